@@ -1,0 +1,42 @@
+# Every target installs what it needs first and is quick the second time. `make help` lists them.
+SHELL := /bin/bash
+NODE := node_modules/.bin/node --disable-warning=ExperimentalWarning
+TS := $(wildcard *.ts */*.ts */*/*.ts */*/*/*.ts */*/*/*/*.ts)
+export PATH := $(CURDIR)/node_modules/.bin:$(PATH)
+
+.PHONY: help setup build check test demo bench proto clean
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+setup:
+	@bin/setup
+
+build: setup build/cni/heddle-cni build/bpf/heddle.bpf.o ## build the CNI plugin and the eBPF objects
+
+build/cni/heddle-cni: $(wildcard cni/*.go) cni/go.mod
+	@echo "build: cni plugin"
+	@mkdir -p $(@D)
+	@cd cni && CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags '-s -w' -o ../$@ .
+
+build/bpf/%.bpf.o: bpf/%.bpf.c $(wildcard bpf/*.h bpf/*.bpf.c)
+	@echo "build: $@"
+	@mkdir -p $(@D)
+	@clang -O2 -g -target bpf -mcpu=v3 -Wall -Werror -I/usr/include/$(shell gcc -print-multiarch 2>/dev/null || echo x86_64-linux-gnu) -c $< -o $@
+
+check: build ## format, lint, types, layers, go vet, eBPF compile, every main.ts under real Node
+	@$(NODE) test/run.ts check
+
+test: build ## everything: check, unit tests, and the tests that need the kernel
+	@$(NODE) test/run.ts all
+
+demo: build ## the main job: real pods, meshed, with a live table (ONCE=1 prints one JSON document)
+	@$(NODE) demo/main.ts $(if $(ONCE),--once)
+
+bench: build ## benchmarks beside a peer: SUITE=node|peers|scale, JSON=1 for rows
+	@$(NODE) bench/main.ts $(or $(SUITE),node) $(if $(JSON),--json)
+
+proto: setup ## regenerate api/gen from api/proto (needs Debian's protobuf-compiler and libprotobuf-dev)
+	@api/proto/generate
+
+clean: ## remove what was built
+	rm -rf build

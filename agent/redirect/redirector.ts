@@ -1,0 +1,79 @@
+// What every redirection back end can do. One is chosen per node at start by probing; two are never mixed in one pod.
+
+import type { ListenerName } from '#api/worker-link.ts';
+
+/** What to redirect in one pod; the result of plan.ts. */
+export interface RedirectPlan {
+  inbound: boolean;
+  outbound: boolean;
+  /** Where an empty listener slot lets traffic through instead of refusing it. */
+  failOpen: boolean;
+  skipInboundPorts: readonly PortRange[];
+  skipOutboundPorts: readonly PortRange[];
+  /** Destinations that leave the pod untouched. */
+  skipOutboundCidrs: readonly string[];
+  /** Sources whose connections reach the application untouched. */
+  skipInboundCidrs: readonly string[];
+}
+
+export interface PortRange {
+  from: number;
+  to: number;
+}
+
+/** A pod to redirect. The descriptors stay the caller's. */
+export interface RedirectTarget {
+  podUid: string;
+  /** An open descriptor of the pod's network namespace. */
+  netnsFd: number;
+  netnsInode: bigint;
+  netnsCookie: bigint;
+  /** Unique per pod on the node, 0..POD_SLOTS_MAX-1. */
+  slot: number;
+  ips: readonly string[];
+  listeners: Readonly<Record<ListenerName, number>>;
+  plan: RedirectPlan;
+}
+
+export type DriftKind = 'bpf' | 'listener' | 'netns' | 'worker';
+
+export interface Drift {
+  kind: DriftKind;
+  /** Names the object and how it differs, for people. */
+  cause: string;
+}
+
+/** A redirection back end. All methods are idempotent; errors are HeddleError with the remedy in the message. */
+export interface Redirector {
+  readonly kind: 'ebpf' | 'nftables';
+  /** Loads programs or re-uses those of an agent before, and attaches what is shared by the node. */
+  start(): void;
+  /** Redirects the pod; from the return on, no new connection bypasses the worker. Undoes itself when it fails. */
+  attach(target: RedirectTarget): void;
+  /** Stops redirecting; tolerates namespaces that are gone. */
+  detach(target: Pick<RedirectTarget, 'podUid' | 'netnsCookie' | 'slot' | 'ips'>): void;
+  /** Puts other listening sockets into the pod's slots, atomically per socket. */
+  replaceListeners(target: RedirectTarget): void;
+  /** The worker's own connections are left alone from now on. Call before it makes any. */
+  exempt(worker: WorkerProcess): void;
+  unexempt(worker: WorkerProcess): void;
+  /** What is not as `attach` left it; empty when all is well. */
+  verify(target: RedirectTarget): Drift[];
+  /** Pods that the kernel state of an earlier agent still names. */
+  attachedPods(): string[];
+  /** Totals since the programs were loaded, by outcome. */
+  counters(): Record<string, bigint>;
+  /** Closes descriptors. What is attached stays attached. */
+  close(): void;
+  /** Detaches everything from the node and removes the pins: for uninstall only. */
+  uninstall(): void;
+}
+
+export interface WorkerProcess {
+  pid: number;
+  /** Absolute path of its cgroup2 directory; null where only cgroup v1 serves. */
+  cgroupPath: string | null;
+}
+
+/** Bound of `slot`; the size of the kernel maps follows from it. */
+export const POD_SLOTS_MAX = 1024;

@@ -1,0 +1,64 @@
+// Plugin and agent: one request and one reply on `<run dir>/cni.sock`, a Unix stream socket of mode 0600. Each message
+// is a big-endian u32 length and that many bytes of JSON. The ADD and CHECK requests carry the pod's network namespace
+// as one descriptor (SCM_RIGHTS) with the first byte, so that both sides mean the same kernel object whatever happens
+// to the path. The Go side of this contract is cni/agent.go.
+
+export const CNI_MESSAGE_VERSION = 1;
+/** A request or reply longer than this is refused: prevResult and annotations of one pod are far smaller. */
+export const CNI_MESSAGE_BYTES_MAX = 1024 * 1024;
+
+export type CniOperation = 'ADD' | 'CHECK' | 'DEL' | 'GC' | 'STATUS';
+
+export interface CniRequest {
+  v: typeof CNI_MESSAGE_VERSION;
+  op: CniOperation;
+  containerId: string;
+  ifName: string;
+  /** CNI_NETNS as the runtime gave it; informational, the descriptor counts. Empty for DEL without a namespace. */
+  netnsPath: string;
+  /** st_ino of the descriptor as the plugin saw it; 0 where there is none. */
+  netnsInode: number;
+  pod: { namespace: string; name: string; uid: string };
+  /** The pod's annotations from the runtime; null when the runtime does not hand them over. */
+  annotations: Record<string, string> | null;
+  /** The pod's addresses from prevResult. */
+  ips: string[];
+  /** GC only: containerId/ifName pairs that live. */
+  validAttachments?: { containerId: string; ifName: string }[];
+  /** How long the plugin waits for the reply. */
+  deadlineMs: number;
+  pluginVersion: string;
+}
+
+export interface CniReply {
+  v: typeof CNI_MESSAGE_VERSION;
+  /** 0: done. Otherwise a CNI error code, see {@link CniCode}. */
+  code: number;
+  /** Starts with a stable token, then the cause and the remedy: the runtime shows nothing else to the user. */
+  message: string;
+  details: string;
+  /** What the agent did with the pod: told to the log of the runtime. */
+  outcome: 'meshed' | 'unmeshed' | 'removed' | 'none';
+  warnings: string[];
+}
+
+/** Error codes of the CNI specification (section "Error") and, from 100 on, Heddle's own. */
+export const CniCode = {
+  ok: 0,
+  incompatibleVersion: 1,
+  unsupportedField: 2,
+  badEnvironment: 4,
+  ioFailure: 5,
+  decodeFailure: 6,
+  invalidConfig: 7,
+  invalidNetns: 8,
+  tryAgainLater: 11,
+  notAvailable: 50,
+  limitedConnectivity: 51,
+  agentRefused: 100,
+  redirectFailed: 101,
+  workerFailed: 102,
+  netnsMismatch: 103,
+  deadline: 104,
+  internal: 999,
+} as const;
