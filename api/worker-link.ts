@@ -101,3 +101,19 @@ export const LISTENER_NAMES = ['inbound4', 'inbound6', 'outbound4', 'outbound6']
 export type ListenerName = (typeof LISTENER_NAMES)[number];
 export const LISTENER_FIRST_FD = 3;
 export const CONTROL_FD = LISTENER_FIRST_FD + LISTENER_NAMES.length;
+
+/**
+ * Environment of a worker: only what it must know before the first `config`. NODE_COMPILE_CACHE is Node's own. Log
+ * lines go to standard error as JSON.
+ */
+export const WorkerEnvironment = {
+  /** Required: LinkHello.podUid, and on every log line. */
+  podUid: 'HEDDLE_POD_UID',
+  /** Required: LinkHello.workerVersion. */
+  workerVersion: 'HEDDLE_WORKER_VERSION',
+  /** Until the configuration says another one; info when absent. */
+  logLevel: 'HEDDLE_LOG_LEVEL',
+} as const;
+
+/** How a worker ends: 0 drained or terminated, 1 it could not start or broke; the supervisor starts the next one. */
+export const WorkerExit = { drained: 0, failed: 1 } as const;
