@@ -47,6 +47,11 @@ export const LinkFrame = {
   tapRequest: 0x89,
   tapCancel: 0x8a,
   ping: 0x8b,
+  /**
+   * On the stream of a `watchOpen`: JSON {@link LinkStatus}. No stream of the agent feeds this watch any more: what was
+   * sent before stands, and may be out of date until the next `update`.
+   */
+  stale: 0x8c,
 } as const;
 export type LinkFrame = (typeof LinkFrame)[keyof typeof LinkFrame];
 
