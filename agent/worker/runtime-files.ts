@@ -1,0 +1,59 @@
+// Which files a worker runs from: the proxy with the folders below it, and of the npm packages only the protobuf
+// reader and writer. The package's own entry point loads its whole reflection, which would be memory in every worker.
+
+import { readdirSync, readFileSync } from 'node:fs';
+import path from 'node:path';
+import { HeddleError } from '#lib/errors.ts';
+
+export interface RuntimeFile {
+  /** Relative to the runtime directory. */
+  name: string;
+  content: Buffer;
+}
+
+const FOLDERS = ['api', 'lib', 'proxy'] as const;
+const WIRE_PACKAGE = '@bufbuild/protobuf';
+const WIRE_ENTRY = 'dist/esm/wire/binary-encoding.js';
+
+/** The files of a worker's runtime, sorted by name. `sourceRoot` is the directory of Heddle's package.json. */
+export function runtimeFiles(sourceRoot: string): RuntimeFile[] {
+  const sources = FOLDERS.flatMap((folder) =>
+    readdirSync(path.join(sourceRoot, folder), { recursive: true, withFileTypes: true })
+      .filter((entry) => entry.isFile() && entry.name.endsWith('.ts') && !entry.name.endsWith('.test.ts'))
+      .map((entry) => path.relative(sourceRoot, path.join(entry.parentPath, entry.name))),
+  ).map((name) => ({ name, content: readFileSync(path.join(sourceRoot, name)) }));
+  const files = [...sources, ...wireFiles(sourceRoot), packageFile(sourceRoot)];
+  return files.sort((a, b) => (a.name < b.name ? -1 : a.name > b.name ? 1 : 0));
+}
+
+/** package.json without what only development needs: a new linter is no new worker. */
+function packageFile(sourceRoot: string): RuntimeFile {
+  const { name, type, imports } = JSON.parse(readFileSync(path.join(sourceRoot, 'package.json'), 'utf8'));
+  return { name: 'package.json', content: Buffer.from(`${JSON.stringify({ name, type, imports }, null, 2)}\n`) };
+}
+
+/** The protobuf reader and writer with what they import, under a package.json that exports nothing else. */
+function wireFiles(sourceRoot: string): RuntimeFile[] {
+  const packageRoot = path.join(sourceRoot, 'node_modules', WIRE_PACKAGE);
+  const { version } = JSON.parse(readFileSync(path.join(packageRoot, 'package.json'), 'utf8')) as { version: string };
+  const target = path.join('node_modules', WIRE_PACKAGE);
+  const manifest = { name: WIRE_PACKAGE, version, type: 'module', exports: { './wire': `./${WIRE_ENTRY}` } };
+  const files = [{ name: path.join(target, 'package.json'), content: Buffer.from(`${JSON.stringify(manifest)}\n`) }];
+  const pending = [WIRE_ENTRY];
+  const seen = new Set(pending);
+  for (let name = pending.pop(); name !== undefined; name = pending.pop()) {
+    const content = readFileSync(path.join(packageRoot, name));
+    files.push({ name: path.join(target, name), content });
+    for (const [, specifier] of content.toString('utf8').matchAll(/^(?:import|export)\b[^'"]*?['"]([^'"]+)['"]/gm)) {
+      if (!specifier!.startsWith('.')) {
+        throw new HeddleError('runtime-incomplete', `stage "${name}": expected no import of "${specifier}"`);
+      }
+      const imported = path.posix.normalize(path.posix.join(path.posix.dirname(name), specifier!));
+      if (!seen.has(imported)) {
+        seen.add(imported);
+        pending.push(imported);
+      }
+    }
+  }
+  return files;
+}
