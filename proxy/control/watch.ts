@@ -21,6 +21,8 @@ export const GrpcCode = {
 export interface WatchListener {
   /** One response message in protobuf. Valid during the call only. */
   update(payload: Uint8Array): void;
+  /** No stream of the agent feeds this watch any more: what came before stands, until the next `update`. */
+  stale(status: LinkStatus): void;
   /** The stream is over; nothing follows. */
   end(status: LinkStatus): void;
 }
@@ -140,6 +142,12 @@ export class Watch<T> {
         this.#status = null;
         this.#staleSinceMs = null;
         this.#backoff.reset();
+        this.#notify();
+      },
+      stale: (status) => {
+        if (this.#stream !== stream) return;
+        this.#status = status;
+        this.#staleSinceMs ??= this.#options.clock.nowMs();
         this.#notify();
       },
       end: (status) => {
