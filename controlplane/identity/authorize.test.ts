@@ -1,9 +1,9 @@
 import { describe, expect, test } from 'vitest';
 import type { Pod } from '#kube/resources.ts';
 import { FakeClock } from '#lib/clock.ts';
+import { Status } from '#lib/grpc/status.ts';
 import { Authorizer, type CertifyClaim } from './authorize.ts';
 import { PodIndex } from './pods.ts';
-import { GrpcCode } from './refusal.ts';
 import type { TokenReviewer, TokenSubject } from './tokens.ts';
 
 function mkPod(
@@ -94,9 +94,9 @@ describe('a workload with its own token', () => {
     ['a person as user', 'person', NGINX, 3, 'not-service-account'],
     ['a ServiceAccount with a dot', 'dotted', NGINX, 3, 'not-service-account'],
     ['a reviewer that cannot be reached', 'broken-reviewer', NGINX, 14, 'review-failed'],
-  ])('is refused with %s', async (_what, token, identity, grpcCode, code) => {
+  ])('is refused with %s', async (_what, token, identity, status, code) => {
     const { authorizer } = make();
-    await expect(authorizer.authorize(claim(token, null, identity))).rejects.toMatchObject({ grpcCode, code });
+    await expect(authorizer.authorize(claim(token, null, identity))).rejects.toMatchObject({ status, code });
   });
 });
 
@@ -111,24 +111,18 @@ describe('an agent', () => {
   });
 
   test.each([
-    ['a pod of another node', 'agent', 'uid-other', GrpcCode.permissionDenied, 'other-node'],
-    ['a pod that nobody knows', 'agent', 'uid-none', GrpcCode.notFound, 'unknown-pod'],
-    ['a pod that ended', 'agent', 'uid-ended', GrpcCode.failedPrecondition, 'dead-pod'],
-    ['a pod that failed', 'agent', 'uid-failed', GrpcCode.failedPrecondition, 'dead-pod'],
-    ['a pod on the host network', 'agent', 'uid-host', GrpcCode.failedPrecondition, 'host-network'],
-    ['a pod of another ServiceAccount', 'agent', 'uid-redis', GrpcCode.failedPrecondition, 'identity-mismatch'],
-    ['a token without a node', 'agent-without-node', 'uid-live', GrpcCode.permissionDenied, 'no-node-claim'],
-    ['the token of a workload', 'nginx', 'uid-live', GrpcCode.permissionDenied, 'not-agent'],
-    [
-      'a ServiceAccount of its name elsewhere',
-      'same-name-elsewhere',
-      'uid-live',
-      GrpcCode.permissionDenied,
-      'not-agent',
-    ],
-    ['the token of another node', 'agent-of-n2', 'uid-live', GrpcCode.permissionDenied, 'other-node'],
-  ])('is refused for %s', async (_what, token, podUid, grpcCode, code) => {
-    await expect(make().authorizer.authorize(claim(token, podUid))).rejects.toMatchObject({ grpcCode, code });
+    ['a pod of another node', 'agent', 'uid-other', Status.permissionDenied, 'other-node'],
+    ['a pod that nobody knows', 'agent', 'uid-none', Status.notFound, 'unknown-pod'],
+    ['a pod that ended', 'agent', 'uid-ended', Status.failedPrecondition, 'dead-pod'],
+    ['a pod that failed', 'agent', 'uid-failed', Status.failedPrecondition, 'dead-pod'],
+    ['a pod on the host network', 'agent', 'uid-host', Status.failedPrecondition, 'host-network'],
+    ['a pod of another ServiceAccount', 'agent', 'uid-redis', Status.failedPrecondition, 'identity-mismatch'],
+    ['a token without a node', 'agent-without-node', 'uid-live', Status.permissionDenied, 'no-node-claim'],
+    ['the token of a workload', 'nginx', 'uid-live', Status.permissionDenied, 'not-agent'],
+    ['a ServiceAccount of its name elsewhere', 'same-name-elsewhere', 'uid-live', Status.permissionDenied, 'not-agent'],
+    ['the token of another node', 'agent-of-n2', 'uid-live', Status.permissionDenied, 'other-node'],
+  ])('is refused for %s', async (_what, token, podUid, status, code) => {
+    await expect(make().authorizer.authorize(claim(token, podUid))).rejects.toMatchObject({ status, code });
   });
 
   test('is refused once the pod is gone, or was made again', async () => {
@@ -147,7 +141,7 @@ describe('an agent', () => {
     const ask = (): Promise<unknown> => authorizer.authorize(claim('agent', 'uid-live'));
     await ask();
     await ask();
-    await expect(ask()).rejects.toMatchObject({ grpcCode: GrpcCode.resourceExhausted, code: 'node-rate' });
+    await expect(ask()).rejects.toMatchObject({ status: Status.resourceExhausted, code: 'node-rate' });
     await expect(authorizer.authorize(claim('agent-of-n2', 'uid-other'))).resolves.toBeDefined();
     clock.advance(1000);
     await ask();

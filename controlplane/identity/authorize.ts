@@ -5,9 +5,10 @@
 import { type IdentityParts, identityName } from '#api/names.ts';
 import type { Clock } from '#lib/clock.ts';
 import { describeError } from '#lib/errors.ts';
+import { Status } from '#lib/grpc/status.ts';
 import type { PodFacts } from './pods.ts';
 import { RateLimit, type RateLimitOptions } from './rate-limit.ts';
-import { GrpcCode, Refusal } from './refusal.ts';
+import { Refusal } from './refusal.ts';
 import type { TokenReviewer, TokenSubject } from './tokens.ts';
 
 export interface CertifyClaim {
@@ -61,7 +62,7 @@ export class Authorizer {
     const granted = identityName(grant.identity);
     if (granted !== claim.identity) {
       throw new Refusal(
-        GrpcCode.failedPrecondition,
+        Status.failedPrecondition,
         'identity-mismatch',
         `certify the identity "${claim.identity}": the token is good for "${granted}"`,
       );
@@ -71,10 +72,10 @@ export class Authorizer {
 
   async #review(token: string): Promise<TokenSubject> {
     const verdict = await this.#options.reviewer.review(token, this.#options.audience).catch((cause: unknown) => {
-      throw new Refusal(GrpcCode.unavailable, 'review-failed', `review the token: ${describeError(cause)}`, cause);
+      throw new Refusal(Status.unavailable, 'review-failed', `review the token: ${describeError(cause)}`, cause);
     });
     if (verdict.kind === 'authenticated') return verdict.subject;
-    const code = verdict.kind === 'malformed' ? GrpcCode.invalidArgument : GrpcCode.failedPrecondition;
+    const code = verdict.kind === 'malformed' ? Status.invalidArgument : Status.failedPrecondition;
     throw new Refusal(code, `token-${verdict.kind}`, verdict.reason);
   }
 
@@ -103,7 +104,7 @@ export class Authorizer {
     if (!node) throw denied('no-node-claim', `certify for a pod as "${callerName}": expected a token bound to a node`);
     if (!this.#nodeRate.take(node, this.#options.clock.nowMs())) {
       throw new Refusal(
-        GrpcCode.resourceExhausted,
+        Status.resourceExhausted,
         'node-rate',
         `certify for node "${node}": more than ${this.#options.nodeRate.perSecond} requests a second, try again later`,
       );
@@ -128,14 +129,14 @@ export class Authorizer {
   #livePod(podUid: string): PodFacts {
     const pod = this.#options.findPod(podUid);
     // Not terminal: a pod that just started may reach this replica's watch a moment later.
-    if (!pod) throw new Refusal(GrpcCode.notFound, 'unknown-pod', `certify for pod "${podUid}": no such pod is known`);
+    if (!pod) throw new Refusal(Status.notFound, 'unknown-pod', `certify for pod "${podUid}": no such pod is known`);
     const name = `${pod.namespace}/${pod.name}`;
     if (!pod.isLive) {
-      throw new Refusal(GrpcCode.failedPrecondition, 'dead-pod', `certify for pod "${name}": it has ended`);
+      throw new Refusal(Status.failedPrecondition, 'dead-pod', `certify for pod "${name}": it has ended`);
     }
     if (pod.isHostNetwork) {
       throw new Refusal(
-        GrpcCode.failedPrecondition,
+        Status.failedPrecondition,
         'host-network',
         `certify for pod "${name}": it uses the node's network and cannot be meshed`,
       );
@@ -161,12 +162,12 @@ function parseUsername(username: string): ServiceAccountName {
   const isServiceAccount = parts.length === 4 && system === 'system' && kind === 'serviceaccount';
   if (isServiceAccount && DNS_LABEL.test(namespace) && DNS_LABEL.test(name)) return { namespace, name };
   throw new Refusal(
-    GrpcCode.invalidArgument,
+    Status.invalidArgument,
     'not-service-account',
     `read the user "${username.slice(0, 256)}" of the token: expected system:serviceaccount:<namespace>:<name>`,
   );
 }
 
 function denied(code: string, message: string): Refusal {
-  return new Refusal(GrpcCode.permissionDenied, code, message);
+  return new Refusal(Status.permissionDenied, code, message);
 }

@@ -2,13 +2,13 @@ import { X509Certificate } from 'node:crypto';
 import { describe, expect, test } from 'vitest';
 import type { CertifyRequest } from '#api/gen/identity.ts';
 import { FakeClock } from '#lib/clock.ts';
+import { Status } from '#lib/grpc/status.ts';
 import { createLog } from '#lib/log.ts';
 import { Authorizer } from './authorize.ts';
 import { Certifier } from './certify.ts';
 import { createCertificateRequest } from './csr.ts';
 import { Issuer } from './issuer.ts';
 import { DEFAULT_TOKEN_ISSUER, parsePublicKeys } from './jwt.ts';
-import { GrpcCode } from './refusal.ts';
 import { makeAuthority, makeKey, makeToken, NOW_MS } from './testing.ts';
 import { KeyTokenReviewer, type TokenReviewer } from './tokens.ts';
 
@@ -84,35 +84,29 @@ describe('certify', () => {
   });
 
   test.each<[string, Partial<CertifyRequest>, string | null, number, string]>([
-    ['no identity', { identity: '' }, null, GrpcCode.invalidArgument, 'missing-field'],
-    ['no token', { token: Buffer.alloc(0) }, null, GrpcCode.invalidArgument, 'missing-field'],
-    ['no request', { certificateSigningRequest: Buffer.alloc(0) }, null, GrpcCode.invalidArgument, 'missing-field'],
-    ['an empty pod UID', {}, '', GrpcCode.invalidArgument, 'missing-field'],
-    [
-      'junk for a request',
-      { certificateSigningRequest: Buffer.from('junk') },
-      null,
-      GrpcCode.invalidArgument,
-      'bad-csr',
-    ],
+    ['no identity', { identity: '' }, null, Status.invalidArgument, 'missing-field'],
+    ['no token', { token: Buffer.alloc(0) }, null, Status.invalidArgument, 'missing-field'],
+    ['no request', { certificateSigningRequest: Buffer.alloc(0) }, null, Status.invalidArgument, 'missing-field'],
+    ['an empty pod UID', {}, '', Status.invalidArgument, 'missing-field'],
+    ['junk for a request', { certificateSigningRequest: Buffer.from('junk') }, null, Status.invalidArgument, 'bad-csr'],
     [
       'names of another',
       { certificateSigningRequest: createCertificateRequest('other', workload.privateKey) },
       null,
-      GrpcCode.failedPrecondition,
+      Status.failedPrecondition,
       'csr-names',
     ],
     [
       'a token of a stranger',
       { token: Buffer.from(makeToken(makeKey())) },
       null,
-      GrpcCode.failedPrecondition,
+      Status.failedPrecondition,
       'token-refused',
     ],
-    ['the way of an agent', {}, 'some-pod', GrpcCode.permissionDenied, 'not-agent'],
-  ])('refuses %s and says so', async (_what, change, podUid, grpcCode, code) => {
+    ['the way of an agent', {}, 'some-pod', Status.permissionDenied, 'not-agent'],
+  ])('refuses %s and says so', async (_what, change, podUid, status, code) => {
     const { certifier, lines, outcomes } = make();
-    await expect(certifier.certify(request(change), podUid)).rejects.toMatchObject({ grpcCode, code });
+    await expect(certifier.certify(request(change), podUid)).rejects.toMatchObject({ status, code });
     expect(outcomes).toEqual(['IssuerUpdated', code]);
     expect(lines.at(-1)).toMatchObject({ event: 'RefusedLeafCertificate', code });
     expect(JSON.stringify(lines)).not.toContain(request().token.toString());
@@ -120,7 +114,7 @@ describe('certify', () => {
 
   test('is unavailable until an issuer is loaded', async () => {
     await expect(make({ isLoaded: false }).certifier.certify(request(), null)).rejects.toMatchObject({
-      grpcCode: GrpcCode.unavailable,
+      status: Status.unavailable,
     });
   });
 
@@ -148,7 +142,7 @@ describe('certify', () => {
     };
     const { certifier } = make({ reviewer });
     const two = [certifier.certify(request(), null), certifier.certify(request(), null)];
-    await expect(certifier.certify(request(), null)).rejects.toMatchObject({ grpcCode: GrpcCode.resourceExhausted });
+    await expect(certifier.certify(request(), null)).rejects.toMatchObject({ status: Status.resourceExhausted });
     release();
     await expect(Promise.all(two)).resolves.toHaveLength(2);
     await expect(certifier.certify(request(), null)).resolves.toBeDefined();

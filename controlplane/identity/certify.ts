@@ -4,13 +4,14 @@
 import type { CertifyRequest, CertifyResponse } from '#api/gen/identity.ts';
 import type { Clock } from '#lib/clock.ts';
 import { describeError } from '#lib/errors.ts';
+import { Status } from '#lib/grpc/status.ts';
 import type { Log } from '#lib/log.ts';
 import type { Authorizer, Grant } from './authorize.ts';
 import type { CertificateAuthority, Leaf } from './ca.ts';
 import { type CertificateRequest, checkRequestedNames, parseCertificateRequest } from './csr.ts';
 import type { Issuer } from './issuer.ts';
 import { RateLimit } from './rate-limit.ts';
-import { GrpcCode, Refusal } from './refusal.ts';
+import { Refusal } from './refusal.ts';
 
 export interface CertifierOptions {
   issuer: Issuer;
@@ -43,7 +44,7 @@ export class Certifier {
   async certify(request: CertifyRequest, podUid: string | null): Promise<CertifyResponse> {
     if (this.#underWay >= this.#options.concurrencyMax) {
       this.#options.onOutcome('overload', 'none');
-      throw new Refusal(GrpcCode.resourceExhausted, 'overload', 'certify: too many requests at once, try again later');
+      throw new Refusal(Status.resourceExhausted, 'overload', 'certify: too many requests at once, try again later');
     }
     this.#underWay++;
     try {
@@ -69,7 +70,7 @@ export class Certifier {
   async #certify(request: CertifyRequest, podUid: string | null): Promise<CertifyResponse> {
     const { issuer, authorizer, clock, leafLifetimeMs } = this.#options;
     const authority = issuer.authority;
-    if (!authority) throw new Refusal(GrpcCode.unavailable, 'no-issuer', 'certify: no issuer is loaded yet');
+    if (!authority) throw new Refusal(Status.unavailable, 'no-issuer', 'certify: no issuer is loaded yet');
     const csr = parseRequest(request, podUid);
     this.#requireValid(authority);
     checkRequestedNames(csr, request.identity);
@@ -116,11 +117,11 @@ function parseRequest(request: CertifyRequest, podUid: string | null): Certifica
     ['certificate_signing_request', request.certificateSigningRequest.length === 0],
     ['the metadata heddle-pod-uid', podUid === ''],
   ] as const) {
-    if (isMissing) throw new Refusal(GrpcCode.invalidArgument, 'missing-field', `certify: expected ${field} to be set`);
+    if (isMissing) throw new Refusal(Status.invalidArgument, 'missing-field', `certify: expected ${field} to be set`);
   }
   try {
     return parseCertificateRequest(request.certificateSigningRequest);
   } catch (error) {
-    throw new Refusal(GrpcCode.invalidArgument, 'bad-csr', describeError(error), error);
+    throw new Refusal(Status.invalidArgument, 'bad-csr', describeError(error), error);
   }
 }

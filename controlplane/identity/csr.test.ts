@@ -6,8 +6,8 @@ import path from 'node:path';
 import fc from 'fast-check';
 import { afterAll, describe, expect, test } from 'vitest';
 import { HeddleError } from '#lib/errors.ts';
+import { Status } from '#lib/grpc/status.ts';
 import { checkRequestedNames, createCertificateRequest, parseCertificateRequest } from './csr.ts';
-import { GrpcCode } from './refusal.ts';
 import { makeKey } from './testing.ts';
 
 const directory = mkdtempSync(path.join(tmpdir(), 'heddle-csr-'));
@@ -65,7 +65,7 @@ describe('a certificate request', () => {
   ])('with %s is refused with FailedPrecondition', (_what, names, subject) => {
     const request = parseCertificateRequest(opensslRequest(names, { subject }));
     expect(() => checkRequestedNames(request, IDENTITY)).toThrow(
-      expect.objectContaining({ grpcCode: GrpcCode.failedPrecondition, code: 'csr-names' }),
+      expect.objectContaining({ status: Status.failedPrecondition, code: 'csr-names' }),
     );
   });
 

@@ -3,6 +3,7 @@
 
 import { createHash, createPublicKey, type KeyObject, sign, verify } from 'node:crypto';
 import { HeddleError } from '#lib/errors.ts';
+import { Status } from '#lib/grpc/status.ts';
 import {
   type Asn1Node,
   bitString,
@@ -23,7 +24,7 @@ import {
   toDer,
   unsigned,
 } from './asn1.ts';
-import { GrpcCode, Refusal } from './refusal.ts';
+import { Refusal } from './refusal.ts';
 
 /** Names in a request; every kind but DNS names and URIs is only counted, since none of them is ever allowed. */
 export interface SubjectAltNames {
@@ -151,7 +152,7 @@ export function checkRequestedNames(request: CertificateRequest, identity: strin
 }
 
 function mismatch(message: string): Refusal {
-  return new Refusal(GrpcCode.failedPrecondition, 'csr-names', message);
+  return new Refusal(Status.failedPrecondition, 'csr-names', message);
 }
 
 /** A DER request for `identity`, with that one DNS name and an empty subject, signed by `privateKey` (P-256). */

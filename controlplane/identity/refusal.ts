@@ -2,26 +2,15 @@
 // the label of the metric and of the audit line.
 
 import { HeddleError } from '#lib/errors.ts';
-
-/** The gRPC status codes that this service answers with. */
-export const GrpcCode = {
-  unknown: 2,
-  invalidArgument: 3,
-  notFound: 5,
-  permissionDenied: 7,
-  resourceExhausted: 8,
-  failedPrecondition: 9,
-  unavailable: 14,
-} as const;
-export type GrpcCode = (typeof GrpcCode)[keyof typeof GrpcCode];
+import type { Status } from '#lib/grpc/status.ts';
 
 /** A refusal that the caller is told about, with the gRPC status to tell it by. */
 export class Refusal extends HeddleError {
   override readonly name = 'Refusal';
-  readonly grpcCode: GrpcCode;
+  readonly status: Status;
 
-  constructor(grpcCode: GrpcCode, code: string, message: string, cause?: unknown) {
+  constructor(status: Status, code: string, message: string, cause?: unknown) {
     super(code, message, { source: 'downstream', cause });
-    this.grpcCode = grpcCode;
+    this.status = status;
   }
 }

@@ -1,4 +1,4 @@
-import { X509Certificate } from 'node:crypto';
+import { createPrivateKey, X509Certificate } from 'node:crypto';
 import { describe, expect, test, vi } from 'vitest';
 import { FakeClock } from '#lib/clock.ts';
 import { silentLog } from '#lib/log.ts';
@@ -42,10 +42,9 @@ describe('a serving certificate', () => {
   test('is for the key that comes with it, with the issuer behind it', async () => {
     const { certificate } = make();
     await certificate.renew();
-    const { key, cert } = certificate.current!;
-    const { createPrivateKey } = await import('node:crypto');
-    expect(new X509Certificate(cert).checkPrivateKey(createPrivateKey(key))).toBe(true);
-    expect(cert.match(/BEGIN CERTIFICATE/g)).toHaveLength(2);
+    const { privateKeyPem, certificatePem } = certificate.current!;
+    expect(new X509Certificate(certificatePem).checkPrivateKey(createPrivateKey(privateKeyPem))).toBe(true);
+    expect(certificatePem.match(/BEGIN CERTIFICATE/g)).toHaveLength(2);
   });
 
   test('is renewed at 70 % of its life', async () => {

@@ -7,16 +7,13 @@ import type { CertifyResponse } from '#api/gen/identity.ts';
 import { Backoff } from '#lib/backoff.ts';
 import type { Clock, Timer } from '#lib/clock.ts';
 import { describeError, HeddleError } from '#lib/errors.ts';
+import type { KeyMaterial } from '#lib/grpc/tls.ts';
 import type { Log } from '#lib/log.ts';
 import { toPem } from './authority.ts';
 import { createCertificateRequest } from './csr.ts';
 
-/** What a TLS server needs: `tls.createSecureContext` takes these two fields as they are. */
-export interface KeyedChain {
-  /** PEM, PKCS #8. */
-  key: string;
-  /** PEM: the leaf, then the authorities up to the anchor. */
-  cert: string;
+/** What a TLS server serves with, and how long. */
+export interface KeyedChain extends KeyMaterial {
   notAfterMs: number;
 }
 
@@ -113,8 +110,8 @@ export class ServingCertificate {
       throw new HeddleError('bad-certificate', 'read the issued certificate: expected one that is valid now');
     }
     return {
-      key: this.#key.export({ format: 'pem', type: 'pkcs8' }) as string,
-      cert: [response.leafCertificate, ...response.intermediateCertificates].map(toPem).join(''),
+      privateKeyPem: this.#key.export({ format: 'pem', type: 'pkcs8' }) as string,
+      certificatePem: [response.leafCertificate, ...response.intermediateCertificates].map(toPem).join(''),
       notAfterMs,
     };
   }
