@@ -7,10 +7,11 @@ import { Update } from '#api/gen/destination.ts';
 import { type LinkStatus, WatchKind } from '#api/worker-link.ts';
 import { Backoff } from '#lib/backoff.ts';
 import type { Clock, Timer } from '#lib/clock.ts';
+import { Status } from '#lib/grpc/status.ts';
 import type { Log } from '#lib/log.ts';
 import { EndpointSet } from './endpoint-set.ts';
 import type { WatchTarget } from './target.ts';
-import { GrpcStatus, type Upstream, type UpstreamStream } from './upstream.ts';
+import type { Upstream, UpstreamStream } from './upstream.ts';
 
 /** A worker's end of a watch. Calls never come from inside `subscribe`. */
 export interface Subscriber {
@@ -127,7 +128,7 @@ export class FanOut {
             error,
           });
           stream.close();
-          this.#ended({ code: GrpcStatus.internal, message: `read update of "${target.name}": expected protobuf` });
+          this.#ended({ code: Status.internal, message: `read update of "${target.name}": expected protobuf` });
           return;
         }
         isFirst = false;
@@ -209,5 +210,5 @@ export class FanOut {
 
 /** True for statuses that answer the question; the others say that it could not be asked. */
 function isAnswer(code: number): boolean {
-  return code === GrpcStatus.invalidArgument || code === GrpcStatus.failedPrecondition || code === GrpcStatus.notFound;
+  return code === Status.invalidArgument || code === Status.failedPrecondition || code === Status.notFound;
 }

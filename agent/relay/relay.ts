@@ -3,10 +3,11 @@
 
 import { WatchKind } from '#api/worker-link.ts';
 import type { Clock } from '#lib/clock.ts';
+import { Status } from '#lib/grpc/status.ts';
 import type { Log } from '#lib/log.ts';
 import { FanOut, type Subscriber } from './fan-out.ts';
 import { watchTarget } from './target.ts';
-import { GrpcStatus, type Upstream } from './upstream.ts';
+import type { Upstream } from './upstream.ts';
 
 /** Distinct targets a node may watch. */
 export const RELAY_TARGETS_MAX = 10_000;
@@ -52,7 +53,7 @@ export class Relay {
         const message = `watch "${target.name}": expected at most ${this.#targetsMax} targets on this node`;
         let isCancelled = false;
         queueMicrotask(() => {
-          if (!isCancelled) subscriber.end({ code: GrpcStatus.resourceExhausted, message });
+          if (!isCancelled) subscriber.end({ code: Status.resourceExhausted, message });
         });
         return () => {
           isCancelled = true;

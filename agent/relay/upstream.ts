@@ -18,17 +18,3 @@ export interface Upstream {
   /** Opens a stream. The listener is never called from inside `open`. */
   open(kind: WatchKind, request: Uint8Array, listener: UpstreamListener): UpstreamStream;
 }
-
-/** gRPC status codes that the relay acts upon (grpc.io "Status codes"). */
-export const GrpcStatus = {
-  ok: 0,
-  cancelled: 1,
-  unknown: 2,
-  invalidArgument: 3,
-  notFound: 5,
-  resourceExhausted: 8,
-  failedPrecondition: 9,
-  unimplemented: 12,
-  internal: 13,
-  unavailable: 14,
-} as const;
