@@ -30,12 +30,13 @@ export interface WorkerConfig {
   };
   /** Labels put on every series, exactly as Linkerd's relabelling would: namespace, pod, deployment, … */
   metricLabels: Record<string, string>;
+  /** Null: a workload without identity. It is served at once, in plain text only. */
   identity: {
     /** `<sa>.<ns>.serviceaccount.identity.<control-plane ns>.<trust domain>`. */
     name: string;
     /** PEM certificates; peers must chain to one of them. Changes take effect for new handshakes. */
     trustAnchorsPem: string;
-  };
+  } | null;
   inbound: {
     /** The port of mesh connections with a transport header. */
     proxyPort: number;
