@@ -106,10 +106,8 @@ export function grpcHead(request: RequestHead, grpcStatus: number, message: stri
 export function isGrpc(request: RequestHead): boolean {
   if (request.version !== 'HTTP/2') return false;
   const contentType = request.headers.get('content-type');
-  return (
-    contentType?.startsWith('application/grpc') &&
-    (contentType.length === 16 || contentType[16] === '+' || contentType[16] === ';')
-  );
+  if (!contentType?.startsWith('application/grpc')) return false;
+  return contentType.length === 16 || contentType[16] === '+' || contentType[16] === ';';
 }
 
 const HEADER_TEXT_MAX = 512;
