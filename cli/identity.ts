@@ -8,7 +8,7 @@ import { Command } from 'commander';
 import { DEFAULT_CONTROL_PLANE_NAMESPACE, DEFAULT_TRUST_DOMAIN, IDENTITY_AUDIENCE } from '#api/names.ts';
 import { createIssuer, createTrustAnchor, type KeyedCertificate } from '#controlplane/identity/authority.ts';
 import { type BoundObject, DEFAULT_TOKEN_ISSUER, issueToken } from '#controlplane/identity/jwt.ts';
-import { parseDuration } from '#lib/duration.ts';
+import { parseDurationMs } from '#kube/duration.ts';
 import { HeddleError } from '#lib/errors.ts';
 
 interface AuthorityFlags {
@@ -70,7 +70,7 @@ export function identityCommand(): Command {
 function authorityFlags(command: Command): Command {
   return command
     .requiredOption('--out <dir>', 'directory to write to')
-    .option('--lifetime <duration>', 'how long it is valid', '365d')
+    .option('--lifetime <duration>', 'how long it is valid', '8760h')
     .option('--control-plane-namespace <name>', 'part of its name', DEFAULT_CONTROL_PLANE_NAMESPACE)
     .option('--trust-domain <name>', 'part of its name', DEFAULT_TRUST_DOMAIN);
 }
@@ -98,7 +98,7 @@ function tokenCommand(): Command {
         serviceAccount: { name: flags.serviceAccount, uid: randomUUID() },
         ...(pod ? { pod } : {}),
         ...(node ? { node } : {}),
-        lifetimeMs: parseDuration(flags.lifetime),
+        lifetimeMs: lifetimeOf(flags),
         nowMs: Date.now(),
       });
       process.stdout.write(`${token}\n`);
@@ -115,8 +115,14 @@ function nameOf(flags: AuthorityFlags): string {
   return `${flags.controlPlaneNamespace}.${flags.trustDomain}`;
 }
 
+function lifetimeOf({ lifetime }: { lifetime: string }): number {
+  const ms = parseDurationMs(lifetime);
+  if (ms !== null && ms > 0) return ms;
+  throw new HeddleError('bad-flags', `read --lifetime "${lifetime}": expected a duration such as 24h`);
+}
+
 function periodOf(flags: AuthorityFlags): { lifetimeMs: number; nowMs: number } {
-  return { lifetimeMs: parseDuration(flags.lifetime), nowMs: Date.now() };
+  return { lifetimeMs: lifetimeOf(flags), nowMs: Date.now() };
 }
 
 function readKeyed(directory: string, name: string): KeyedCertificate {

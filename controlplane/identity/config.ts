@@ -2,7 +2,7 @@
 
 import { Command, CommanderError } from 'commander';
 import { DEFAULT_CONTROL_PLANE_NAMESPACE, DEFAULT_TRUST_DOMAIN, IDENTITY_AUDIENCE, Port } from '#api/names.ts';
-import { parseDuration } from '#lib/duration.ts';
+import { parseDurationMs } from '#kube/duration.ts';
 import { describeError, HeddleError } from '#lib/errors.ts';
 import { type ListenAddress, parseListenAddress } from '#lib/grpc/server.ts';
 import { LogLevel } from '#lib/log.ts';
@@ -86,14 +86,12 @@ export function parseConfig(argv: readonly string[]): IdentityConfig {
       privateKey: `${options['issuerDir']}/tls.key`,
       anchors: options['trustAnchors']!,
     },
-    reloadIntervalMs: read('reloadInterval', (text) => within(parseDuration(text), 100, 3_600_000, 'milliseconds')),
+    reloadIntervalMs: read('reloadInterval', (text) => duration(text, 100, 3_600_000)),
     controlPlaneNamespace,
     trustDomain: read('trustDomain', dnsName),
     serviceAccount: read('serviceAccount', dnsName),
     agent: { namespace: controlPlaneNamespace, serviceAccount: read('agentServiceAccount', dnsName) },
-    leafLifetimeMs: read('leafLifetime', (text) =>
-      within(parseDuration(text), LEAF_LIFETIME_MIN_MS, LEAF_LIFETIME_MAX_MS, 'milliseconds'),
-    ),
+    leafLifetimeMs: read('leafLifetime', (text) => duration(text, LEAF_LIFETIME_MIN_MS, LEAF_LIFETIME_MAX_MS)),
     nodeRate: {
       perSecond: read('nodeRate', (text) => within(Number(text), 0.1, 10_000, 'a second')),
       burst: read('nodeBurst', (text) => within(Number(text), 1, 100_000, 'at once')),
@@ -116,6 +114,12 @@ function dnsName(text: string): string {
 function nonEmpty(text: string): string {
   if (text !== '') return text;
   throw new HeddleError('bad-value', 'read the value "": expected one that is not empty');
+}
+
+function duration(text: string, minMs: number, maxMs: number): number {
+  const ms = parseDurationMs(text);
+  if (ms !== null) return within(ms, minMs, maxMs, 'milliseconds');
+  throw new HeddleError('bad-duration', `read the duration "${text}": expected one such as 24h or 10s`);
 }
 
 function within(value: number, min: number, max: number, unit: string): number {
