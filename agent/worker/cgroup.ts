@@ -106,6 +106,22 @@ export class WorkerCgroups {
       .every(Boolean);
   }
 
+  /** Generations of a pod that have a cgroup, with the processes in them. */
+  generations(podUid: string): { generation: number; pids: number[] }[] {
+    const found = new Map<number, Set<number>>();
+    for (const { mountPoint } of this.#hierarchies) {
+      const directory = path.join(mountPoint, this.#rootName, podUid);
+      for (const name of subdirectories(directory)) {
+        const pids = found.get(Number(name)) ?? new Set();
+        for (const line of readFileSync(path.join(directory, name, 'cgroup.procs'), 'utf8').split('\n')) {
+          if (line !== '') pids.add(Number(line));
+        }
+        found.set(Number(name), pids);
+      }
+    }
+    return [...found].map(([generation, pids]) => ({ generation, pids: [...pids] }));
+  }
+
   /** Pods that have a cgroup here, whoever made it. */
   pods(): string[] {
     const names = this.#hierarchies.flatMap(({ mountPoint }) => subdirectories(path.join(mountPoint, this.#rootName)));

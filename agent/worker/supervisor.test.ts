@@ -267,12 +267,23 @@ describe('supervisor', () => {
     const { host, clock, worker } = setUp();
     const foundling = new FakeProcess(7);
     foundling.state = { state: 'ready', reason: '', connections: 3, certificateExpires: 0 };
-    worker.adopt(foundling, config);
+    const draining = new FakeProcess(6);
+    worker.adopt({ current: foundling, retired: [draining], generation: 7 }, config);
     expect(worker.state).toBe('ready');
+    expect(worker.processes()).toEqual([foundling, draining]);
     expect(foundling.configs).toEqual([config]);
     foundling.listener.onExit('found dead');
     clock.advance(50);
     expect(host.processes[0]!.generation).toBe(8);
+    clock.advance(11_000);
+    expect(draining.isKilled).toBe(true);
+    expect(worker.restarts).toBe(1);
+  });
+
+  test('a worker that died while there was no agent is followed by the next', () => {
+    const { host, worker } = setUp();
+    worker.adopt({ current: null, retired: [], generation: 3 }, config);
+    expect(host.processes.map(({ generation }) => generation)).toEqual([4]);
   });
 
   test('a new configuration reaches every process', () => {

@@ -122,11 +122,22 @@ export class PodWorker {
     this.#armPing();
   }
 
-  /** Takes over a process that an agent before started. */
-  adopt(process: SupervisedProcess, config: WorkerConfig): void {
+  /**
+   * Takes over what an agent before started: the process that serves, or null when it died meanwhile, and those that
+   * drain. `generation` is the highest that was ever used.
+   */
+  adopt(
+    found: { current: SupervisedProcess | null; retired: SupervisedProcess[]; generation: number },
+    config: WorkerConfig,
+  ): void {
     this.#config = config;
-    this.#generation = Math.max(this.#generation, process.generation);
-    this.#become(process);
+    this.#generation = found.generation;
+    for (const process of found.retired) {
+      process.listener = this.#listenTo(process);
+      this.#retire(process, this.#options.drainGraceMs, 'successor');
+    }
+    if (found.current) this.#become(found.current);
+    else this.#launch();
     this.#armPing();
   }
 

@@ -30,7 +30,8 @@ export interface WorkerProcessOptions {
   generation: number;
   podUid: string;
   version: string;
-  controlSocket: string;
+  /** Null when a successor's socket stands in its place: then only its death can be seen. */
+  controlSocket: string | null;
   clock: Clock;
   log: Log;
   /** Null for a foundling. */
@@ -75,7 +76,9 @@ export class WorkerProcess {
       throw new HeddleError('worker-gone', `adopt process "${options.identity.pid}": expected it to run`);
     }
     options.child?.once('exit', (code, signal) => this.#exited(signal ?? `status ${code}`));
-    this.#connect();
+    if (options.controlSocket === null) this.#isShadowed = true;
+    if (this.#isShadowed) this.#watchDeath(0);
+    else this.#connect();
   }
 
   get pid(): number {
@@ -153,7 +156,7 @@ export class WorkerProcess {
       onWatchClose: (stream) => this.#session?.onWatchClose(stream),
       onClose: (error) => this.#unlinked(error),
     };
-    this.#link = connectLink(controlSocket, listener, clock);
+    this.#link = connectLink(controlSocket!, listener, clock);
   }
 
   #greeted(hello: LinkHello): void {
