@@ -85,6 +85,11 @@ export class Http2Connection<User> implements FrameSink {
     return this.#streams.size;
   }
 
+  /** A header block has begun and not ended. */
+  get hasOpenBlock(): boolean {
+    return this.#messages.openBlockStream !== null;
+  }
+
   /** Client: a stream may be opened now. */
   get canOpen(): boolean {
     return (
