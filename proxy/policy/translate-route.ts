@@ -114,7 +114,7 @@ function translatePath(message: PathMatchMessage): PathMatch {
     case 'prefix':
       return { kind: 'prefix', prefix: message.kind.value };
     case 'regex':
-      return { kind: 'regex', regex: compile(message.kind.value) };
+      return { kind: 'regex', regex: compilePattern(message.kind.value) };
     default:
       throw invalid('path', 'none', 'exact, prefix or regex');
   }
@@ -126,7 +126,7 @@ function translateHeader(message: HeaderMatch): { name: string; value: TextMatch
     case 'exact':
       return { name, value: { kind: 'exact', text: message.value.value.toString('latin1') } };
     case 'regex':
-      return { name, value: { kind: 'regex', regex: compile(message.value.value) } };
+      return { name, value: { kind: 'regex', regex: compilePattern(message.value.value) } };
     default:
       throw invalid('headers', message.name, 'exact or regex');
   }
@@ -137,13 +137,13 @@ function translateQuery(message: QueryParamMatch): { name: string; value: TextMa
     case 'exact':
       return { name: message.name, value: { kind: 'exact', text: message.value.value } };
     case 'regex':
-      return { name: message.name, value: { kind: 'regex', regex: compile(message.value.value) } };
+      return { name: message.name, value: { kind: 'regex', regex: compilePattern(message.value.value) } };
     default:
       throw invalid('query_params', message.name, 'exact or regex');
   }
 }
 
-function translateMethod(message: HttpMethod): string {
+export function translateMethod(message: HttpMethod): string {
   switch (message.type?.$case) {
     case 'registered': {
       const { value } = message.type;
@@ -180,7 +180,7 @@ function checkStatus(status: number): number {
 }
 
 /** Patterns are written for Rust's regex crate: a leading `(?i)` is the one inline flag that JavaScript lacks. */
-function compile(pattern: string): RegExp {
+export function compilePattern(pattern: string): RegExp {
   const ignoresCase = pattern.startsWith('(?i)');
   try {
     return new RegExp(`^(?:${ignoresCase ? pattern.slice(4) : pattern})$`, ignoresCase ? 'i' : '');
