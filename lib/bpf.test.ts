@@ -3,14 +3,14 @@ import path from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { BpfMap, createMap, MapType, mapInfo, openPinned, pinObject } from './bpf.ts';
 import { close } from './libc.ts';
-import { FilesystemMagic, filesystemMagic, mountFilesystem, mountPoints, unmountFilesystem } from './mount.ts';
+import { FilesystemMagic, filesystemMagic, mountFilesystem, mounts, unmountFilesystem } from './mount.ts';
 
 describe.runIf(process.getuid?.() === 0)('pinned maps', () => {
   const directory = `/run/heddle-bpf-test-${process.pid}`;
 
   beforeAll(() => {
     mkdirSync(directory);
-    mountFilesystem({ type: 'bpf', path: directory });
+    mountFilesystem({ type: 'bpf', path: directory, source: 'heddle-test' });
   });
 
   afterAll(() => {
@@ -20,7 +20,7 @@ describe.runIf(process.getuid?.() === 0)('pinned maps', () => {
 
   test('the mount is there and is a bpffs', () => {
     expect(filesystemMagic(directory)).toBe(FilesystemMagic.bpf);
-    expect(mountPoints('bpf')).toContain(directory);
+    expect(mounts('bpf')).toContainEqual({ path: directory, root: '/', source: 'heddle-test' });
     expect(filesystemMagic(path.join(directory, 'missing'))).toBe(null);
   });
 
@@ -59,11 +59,11 @@ describe.runIf(process.getuid?.() === 0)('pinned maps', () => {
 test('mount points are read as the kernel writes them', () => {
   const mountinfo = [
     '30 25 0:26 / /sys/fs/cgroup rw,relatime - cgroup2 cgroup2 rw',
-    '31 25 0:27 / /run/with\\040space rw,relatime shared:5 - bpf bpf rw,mode=700',
+    '31 25 0:27 /sub /run/with\\040space rw,relatime shared:5 - bpf bpf rw,mode=700',
     'garbage',
     '',
   ].join('\n');
-  expect(mountPoints('cgroup2', mountinfo)).toEqual(['/sys/fs/cgroup']);
-  expect(mountPoints('bpf', mountinfo)).toEqual(['/run/with space']);
-  expect(mountPoints('ext4', mountinfo)).toEqual([]);
+  expect(mounts('cgroup2', mountinfo)).toEqual([{ path: '/sys/fs/cgroup', root: '/', source: 'cgroup2' }]);
+  expect(mounts('bpf', mountinfo)).toEqual([{ path: '/run/with space', root: '/sub', source: 'bpf' }]);
+  expect(mounts('ext4', mountinfo)).toEqual([]);
 });

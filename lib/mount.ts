@@ -14,10 +14,13 @@ const MNT_DETACH = 2;
 const mountFn = bind('mount', { arguments: ['string', 'string', 'string', 'u64', 'string'], return: 'i32' });
 const umountFn = bind('umount2', { arguments: ['string', 'i32'], return: 'i32' });
 
-/** Mounts a kernel file system with nosuid, nodev, noexec. Needs CAP_SYS_ADMIN. */
-export function mountFilesystem(options: { type: 'bpf' | 'cgroup2'; path: string; data?: string }): void {
-  const { type, path, data = '' } = options;
-  check(mountFn(type, path, type, MS_NOSUID | MS_NODEV | MS_NOEXEC, data), `mount "${type}" at "${path}"`);
+/**
+ * Mounts a kernel file system with nosuid, nodev, noexec. Needs CAP_SYS_ADMIN. `source` is only a name: it tells later
+ * who mounted it, see {@link mounts}.
+ */
+export function mountFilesystem(options: { type: 'bpf' | 'cgroup2'; path: string; source?: string }): void {
+  const { type, path, source = type } = options;
+  check(mountFn(source, path, type, MS_NOSUID | MS_NODEV | MS_NOEXEC, ''), `mount "${type}" at "${path}"`);
 }
 
 /** Takes a mount away at once; files open in it stay usable. */
@@ -35,16 +38,28 @@ export function filesystemMagic(path: string): number | null {
   }
 }
 
+export interface Mount {
+  path: string;
+  /** The part of the file system that is visible there; `/` is all of it. */
+  root: string;
+  source: string;
+}
+
 /** Where file systems of a type are mounted in this mount namespace, in the order of mounting. */
-export function mountPoints(type: string, mountinfo: string = readFileSync('/proc/self/mountinfo', 'utf8')): string[] {
-  const points: string[] = [];
+export function mounts(type: string, mountinfo: string = readFileSync('/proc/self/mountinfo', 'utf8')): Mount[] {
+  const found: Mount[] = [];
   for (const line of mountinfo.split('\n')) {
     // proc_pid_mountinfo(5): fields after the separator " - " are type, source, options.
     const [before, after] = line.split(' - ');
-    if (after?.split(' ')[0] !== type) continue;
-    const point = before?.split(' ')[4];
-    if (point)
-      points.push(point.replace(/\\([0-7]{3})/g, (_, octal: string) => String.fromCharCode(Number.parseInt(octal, 8))));
+    const [mountedType, source] = after?.split(' ') ?? [];
+    if (mountedType !== type) continue;
+    const [, , , root, path] = before?.split(' ') ?? [];
+    if (root && path && source)
+      found.push({ path: unescapeOctal(path), root: unescapeOctal(root), source: unescapeOctal(source) });
   }
-  return points;
+  return found;
+}
+
+function unescapeOctal(text: string): string {
+  return text.replace(/\\([0-7]{3})/g, (_, octal: string) => String.fromCharCode(Number.parseInt(octal, 8)));
 }

@@ -137,6 +137,11 @@ export function netnsCookie(fd: number): bigint {
   return readSocketOption(fd, SocketLevel.socket, SocketOption.netnsCookie, 8).readBigUInt64LE(0);
 }
 
+/** The kernel's number of a socket (SO_COOKIE); the same for every descriptor of it. */
+export function socketCookie(fd: number): bigint {
+  return readSocketOption(fd, SocketLevel.socket, SocketOption.cookie, 8).readBigUInt64LE(0);
+}
+
 export interface PeerCredentials {
   pid: number;
   uid: number;

@@ -50,8 +50,11 @@ export interface Redirector {
   start(): void;
   /** Redirects the pod; from the return on, no new connection bypasses the worker. Undoes itself when it fails. */
   attach(target: RedirectTarget): void;
-  /** Stops redirecting; tolerates namespaces that are gone. */
-  detach(target: Pick<RedirectTarget, 'podUid' | 'netnsCookie' | 'slot' | 'ips'>): void;
+  /**
+   * Stops redirecting; tolerates namespaces that are gone. The pod is found by its UID; with a cookie other than 0 only
+   * that sandbox of it is meant. Slot and addresses may be anything.
+   */
+  detach(target: Pick<RedirectTarget, 'podUid'> & Partial<RedirectTarget>): void;
   /** Puts other listening sockets into the pod's slots, atomically per socket. */
   replaceListeners(target: RedirectTarget): void;
   /** The worker's own connections are left alone from now on. Call before it makes any. */
