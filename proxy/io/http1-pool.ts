@@ -2,6 +2,7 @@
 
 import type { Clock } from '#lib/clock.ts';
 import type { Duplex } from '#lib/duplex.ts';
+import type { HeddleError } from '#lib/errors.ts';
 import type { HttpService } from '../http.ts';
 
 export interface Http1PoolOptions {
@@ -16,6 +17,8 @@ export interface Http1PoolOptions {
   connectionsMax?: number;
   /** Requests that wait for a connection; more fail with `pool-queue-full`. */
   waitingMax?: number;
+  /** A connection that `connect` gave is gone, in order (null) or not: the owner settles its account. Once for each. */
+  onConnectionClosed?(connection: Duplex, error: HeddleError | null): void;
 }
 
 /** An HttpService over pooled connections. */
