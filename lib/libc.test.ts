@@ -144,7 +144,7 @@ describe('sockets', () => {
   });
 
   test('addresses survive the round trip', () => {
-    for (const address of ['10.1.2.3', '::1', 'fd00::12:3']) {
+    for (const address of ['10.1.2.3', '::1', 'fd00::12:3', '::ffff:10.1.2.3']) {
       expect(decodeSocketAddress(encodeSocketAddress(address, 4143))).toEqual({ address, port: 4143 });
     }
     expect(() => encodeSocketAddress('pod.example', 1)).toThrow('encode address "pod.example"');

@@ -2,7 +2,7 @@
 // options that Node does not offer, and the original destination of a redirected connection. socket(7), tcp(7).
 
 import { HeddleError } from './errors.ts';
-import { formatIpv4, formatIpv6, parseIp } from './ip-address.ts';
+import { formatIpv4, formatIpv6, isIpv4, parseIp } from './ip-address.ts';
 import { addressOf, allocate, bind, check, close, errno, isErrno, SystemError } from './libc.ts';
 
 const AF_INET = 2;
@@ -50,12 +50,16 @@ export function encodeSocketAddress(address: string, port: number): Buffer {
   return bytes;
 }
 
-/** The address in a `sockaddr_in` or `sockaddr_in6`; null for other families. */
+/**
+ * The address in a `sockaddr_in` or `sockaddr_in6`; null for other families. IPv4 on an IPv6 socket is written
+ * `::ffff:10.1.2.3`, as Node does.
+ */
 export function decodeSocketAddress(bytes: Buffer): Endpoint | null {
   const family = bytes.readUInt16LE(0);
   if (family === AF_INET) return { address: formatIpv4(bytes, 4), port: bytes.readUInt16BE(2) };
-  if (family === AF_INET6) return { address: formatIpv6(bytes, 8), port: bytes.readUInt16BE(2) };
-  return null;
+  if (family !== AF_INET6) return null;
+  const address = isIpv4(bytes, 8) ? `::ffff:${formatIpv4(bytes, 20)}` : formatIpv6(bytes, 8);
+  return { address, port: bytes.readUInt16BE(2) };
 }
 
 /** A non-blocking TCP socket, closed in children that are not handed it. */

@@ -37,7 +37,8 @@ export function ensureBpffs(directory: string): void {
 /** Takes the bpffs away if {@link ensureBpffs} mounted it and nothing is left in it. */
 export function releaseBpffs(directory: string): void {
   const isOurs = mounts('bpf').some((mount) => mount.path === directory && mount.source === MOUNT_SOURCE);
-  if (!isOurs || readdirSync(directory).length > 0) return;
+  // The kernel puts two files of its own, `maps.debug` and `progs.debug`, into every bpffs.
+  if (!isOurs || readdirSync(directory).some((name) => !name.endsWith('.debug'))) return;
   unmountFilesystem(directory);
   rmSync(directory, { recursive: true });
 }
