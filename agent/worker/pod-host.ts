@@ -113,6 +113,22 @@ export async function findFoundlings(
   return found;
 }
 
+/** Ends every worker of a pod that was never adopted, and removes what it left. */
+export function purgeWorkers(
+  podUid: string,
+  services: Pick<WorkerServices, 'directory' | 'cgroups' | 'log' | 'unexempt'>,
+): void {
+  for (const { generation, pids } of services.cgroups.generations(podUid)) {
+    const cgroupPath = services.cgroups.find(podUid, generation).unifiedPath;
+    for (const pid of pids) {
+      killQuietly(pid, services.log);
+      services.unexempt({ pid, cgroupPath });
+    }
+  }
+  services.cgroups.removePod(podUid);
+  rmSync(podDirectory(services, podUid), { recursive: true, force: true });
+}
+
 export class PodHost implements WorkerHost {
   readonly #pod: HostedPod;
   readonly #services: WorkerServices;
@@ -149,8 +165,10 @@ export class PodHost implements WorkerHost {
       exempt: (pid, cgroup) => this.#services.exempt({ pid, cgroupPath: cgroup.unifiedPath }),
     });
     const identity = identifyProcess(child.pid!);
-    if (!identity)
+    if (!identity) {
+      this.exited({ pid: child.pid!, generation });
       throw new HeddleError('worker-failed', `start the worker of pod "${this.#pod.name}": it ended at once`);
+    }
     this.#generation = generation;
     this.#log.info('worker started', { worker: identity.pid, generation, version: runtime.version });
     return this.#process({ ...identity, generation, version: runtime.version }, child);
@@ -184,7 +202,7 @@ export class PodHost implements WorkerHost {
     writeJsonFile(workerFiles(this.#directory).state, state);
   }
 
-  exited(process: SupervisedProcess): void {
+  exited(process: Pick<SupervisedProcess, 'pid' | 'generation'>): void {
     this.#services.unexempt(this.#exemptionOf(process));
     const { cgroups } = this.#services;
     if (!cgroups.remove(cgroups.find(this.#pod.uid, process.generation))) {

@@ -166,7 +166,7 @@ describe('supervisor', () => {
     expect(old.drains).toEqual([{ graceMs: 10_000, reason: 'successor' }]);
     old.becomes('draining');
     expect(worker.state).toBe('ready');
-    clock.advance(10_999);
+    clock.advance(10_249);
     expect(old.isKilled).toBe(false);
     clock.advance(1);
     expect(old.isKilled).toBe(true);
@@ -245,7 +245,7 @@ describe('supervisor', () => {
     ]);
     host.processes[0]!.listener.onExit('status 0');
     expect(worker.state).toBe('draining');
-    clock.advance(1_200);
+    clock.advance(450);
     await stopped;
     expect(worker.state).toBe('stopped');
     expect(host.processes[1]!.isKilled).toBe(true);

@@ -50,7 +50,7 @@ const BACKOFF = { minMs: 50, maxMs: 30_000, jitter: 0.2 } as const;
 /** A worker that lived this long was not broken by its start: the next restart is quick again. */
 const STABLE_MS = 60_000;
 /** Added to a grace before the process is killed. */
-const KILL_MARGIN_MS = 1_000;
+const KILL_MARGIN_MS = 250;
 const PING_INTERVAL_MS = 5_000;
 /** Unanswered pings until a worker counts as hung. */
 const PINGS_MISSED_MAX = 3;
@@ -192,7 +192,7 @@ export class PodWorker {
   stop(graceMs: number): Promise<void> {
     this.#restartTimer?.cancel();
     this.#pingTimer?.cancel();
-    this.#failWaiters('the pod goes');
+    this.failWaiters('the pod goes');
     if (this.#state !== 'stopped') this.#state = 'draining';
     for (const process of this.processes()) this.#retire(process, graceMs, 'shutdown');
     this.#current = null;
@@ -209,7 +209,7 @@ export class PodWorker {
     this.#pingTimer?.cancel();
     for (const timer of this.#retired.values()) timer.cancel();
     for (const process of this.processes()) process.release();
-    this.#failWaiters('the agent exits');
+    this.failWaiters('the agent exits');
   }
 
   #launch(): void {
@@ -345,7 +345,8 @@ export class PodWorker {
     this.#stopWaiters.clear();
   }
 
-  #failWaiters(why: string): void {
+  /** Ends all waiting for readiness. */
+  failWaiters(why: string): void {
     for (const waiter of [...this.#readyWaiters]) {
       waiter.reject(new HeddleError('worker-not-ready', `wait for the worker: ${why}`));
     }

@@ -1,0 +1,377 @@
+// The only loop of the agent: sandboxes as the runtime told them, desired state from pods and namespaces, actual state
+// in enrolments. An ADD is a hint that comes early; whatever is missed then is made up for here. Everything that
+// happens to one pod happens one after another; pods do not wait for one another.
+
+import type { CniRecord } from '#api/cni-message.ts';
+import { Backoff } from '#lib/backoff.ts';
+import type { Clock, Timer } from '#lib/clock.ts';
+import { HeddleError } from '#lib/errors.ts';
+import { KeyedLock } from '#lib/keyed-lock.ts';
+import type { Log } from '#lib/log.ts';
+import { type Desired, desiredState, podName } from './desired.ts';
+import { Enrolment, type EnrolmentServices } from './enrolment.ts';
+import { netnsInode } from './netns-path.ts';
+import type { PodCache, PodReference } from './pods.ts';
+import { type DriftKind, POD_SLOTS_MAX } from './redirect/redirector.ts';
+import type { RunFiles } from './run-files.ts';
+import type { Sandbox, SandboxStore } from './sandboxes.ts';
+import type { MeshSettings } from './worker-config.ts';
+
+export interface ReconcilerOptions {
+  pods: PodCache;
+  store: SandboxStore;
+  files: RunFiles;
+  services: EnrolmentServices;
+  settings: () => MeshSettings;
+  events: ReconcileEvents;
+  clock: Clock;
+  log: Log;
+}
+
+/** What happened, for metrics. */
+export interface ReconcileEvents {
+  enrolled(milliseconds: number): void;
+  drifted(kind: DriftKind): void;
+}
+
+/** A sandbox as the runtime or a record describes it. */
+export type NewSandbox = Omit<Sandbox, 'v' | 'slot'>;
+
+const TICK_MS = 5_000;
+const ROLLOUT_MS = 250;
+/** How long a pod that leaves the mesh alive may finish its connections. */
+const LEAVE_GRACE_MS = 10_000;
+const REMOVE_GRACE_MS = 300;
+const READY_TIMEOUT_MS = 30_000;
+const RETRY = { minMs: 1_000, maxMs: 60_000, jitter: 0.2 } as const;
+/** A namespace file that is missing at so many looks in a row belongs to a sandbox that is gone. */
+const ABSENCES_MAX = 2;
+
+interface Entry {
+  enrolment: Enrolment;
+  backoff: Backoff;
+  retry: Timer | null;
+  absences: number;
+  /** Cause of the drift that was last written to the log. */
+  drift: string;
+  /** Read from disk, and its worker not yet taken over. */
+  isFound: boolean;
+}
+
+export class Reconciler {
+  readonly #options: ReconcilerOptions;
+  readonly #entries = new Map<string, Entry>();
+  readonly #lock = new KeyedLock();
+  #tick: Timer | null = null;
+  #rollout: Timer | null = null;
+  #namespaceWrite: Timer | null = null;
+  #isStopped = false;
+
+  constructor(options: ReconcilerOptions) {
+    this.#options = options;
+    options.pods.listener = {
+      podChanged: (reference) => this.#podChanged(reference),
+      namespaceChanged: (name) => this.#namespaceChanged(name),
+    };
+  }
+
+  enrolments(): Enrolment[] {
+    return [...this.#entries.values()].map(({ enrolment }) => enrolment);
+  }
+
+  find(containerId: string): Enrolment | undefined {
+    return this.#entries.get(containerId)?.enrolment;
+  }
+
+  /** Takes over what an agent before left, then starts the loop. Resolves when every sandbox was looked at once. */
+  async start(): Promise<void> {
+    for (const sandbox of this.#options.store.load()) this.#recall(sandbox);
+    await Promise.all([...this.#entries.values()].map((entry) => this.#reconcile(entry)));
+    await this.#everyTick();
+  }
+
+  /** What should be true of the sandbox, as far as is known now. */
+  desired(sandbox: Pick<Sandbox, 'pod' | 'annotations' | 'ips'>): Desired {
+    const { pods, settings } = this.#options;
+    return desiredState({
+      sandbox,
+      pod: pods.find(sandbox.pod),
+      namespace: pods.namespace(sandbox.pod.namespace),
+      hasSynced: pods.hasSynced,
+      settings: settings(),
+    });
+  }
+
+  /**
+   * A sandbox that the runtime starts. Returns when it is as it should be: unmeshed at once, meshed when worker and
+   * redirection work. Idempotent on container and namespace. When it throws, nothing of the sandbox is left.
+   */
+  add(sandbox: NewSandbox, netnsFd: number | null, budgetMs: number, signal: AbortSignal): Promise<Desired> {
+    const startedMs = this.#options.clock.nowMs();
+    return this.#lock.run(sandbox.pod.uid, async () => {
+      await this.#replaceOlder(sandbox);
+      this.#refuseDuplicate(sandbox);
+      const desired = this.desired(sandbox);
+      const entry = this.#entries.get(sandbox.containerId) ?? this.#enter({ ...sandbox, v: 1, slot: null }, netnsFd);
+      try {
+        await this.#makeSo(entry, desired, budgetMs - (this.#options.clock.nowMs() - startedMs));
+        if (signal.aborted) throw new HeddleError('add-cancelled', 'add the pod: the runtime gave up');
+      } catch (error) {
+        await this.#drop(entry, 0);
+        throw error;
+      }
+      if (desired.kind === 'meshed') this.#options.events.enrolled(this.#options.clock.nowMs() - startedMs);
+      return desired;
+    });
+  }
+
+  /** The sandbox is gone: redirection off, worker drained. False when it was not known. */
+  async remove(containerId: string, graceMs = REMOVE_GRACE_MS): Promise<boolean> {
+    const entry = this.#entries.get(containerId);
+    if (!entry) return false;
+    entry.enrolment.abort();
+    return await this.#lock.run(entry.enrolment.sandbox.pod.uid, async () => {
+      if (this.#entries.get(containerId) !== entry) return false;
+      await this.#drop(entry, graceMs);
+      return true;
+    });
+  }
+
+  /** Forgets everything without touching worker or redirection: the agent exits. */
+  stop(): void {
+    this.#isStopped = true;
+    this.#tick?.cancel();
+    this.#rollout?.cancel();
+    this.#namespaceWrite?.cancel();
+    for (const entry of this.#entries.values()) {
+      entry.retry?.cancel();
+      entry.enrolment.release();
+    }
+    this.#entries.clear();
+  }
+
+  #recall(sandbox: Sandbox): void {
+    try {
+      this.#enter(sandbox, null).isFound = sandbox.slot !== null;
+    } catch (error) {
+      this.#options.log.info('sandbox is gone: what was made for it is removed', { pod: podName(sandbox), error });
+      Enrolment.purge(sandbox, this.#options.services);
+      this.#options.store.remove(sandbox.containerId);
+    }
+  }
+
+  #enter(sandbox: Sandbox, netnsFd: number | null): Entry {
+    const { services, store } = this.#options;
+    const enrolment = new Enrolment(sandbox, netnsFd, services);
+    const entry: Entry = {
+      enrolment,
+      backoff: new Backoff(RETRY),
+      retry: null,
+      absences: 0,
+      drift: '',
+      isFound: false,
+    };
+    this.#entries.set(sandbox.containerId, entry);
+    store.save(sandbox);
+    return entry;
+  }
+
+  async #drop(entry: Entry, graceMs: number): Promise<void> {
+    const { enrolment } = entry;
+    const { containerId } = enrolment.sandbox;
+    entry.retry?.cancel();
+    await enrolment.leave(graceMs);
+    enrolment.release();
+    this.#entries.delete(containerId);
+    this.#options.store.remove(containerId);
+  }
+
+  /** A pod has one sandbox at a time: an older one of the same pod, or of the same container, is over. */
+  async #replaceOlder(sandbox: NewSandbox): Promise<void> {
+    for (const entry of [...this.#entries.values()]) {
+      const { containerId, netnsInode: inode, pod } = entry.enrolment.sandbox;
+      const isSame = containerId === sandbox.containerId && inode === sandbox.netnsInode;
+      if (isSame || (pod.uid !== sandbox.pod.uid && containerId !== sandbox.containerId)) continue;
+      await this.#drop(entry, REMOVE_GRACE_MS);
+    }
+  }
+
+  /** Two pods with one address could be taken for one another. One whose namespace is gone does not count. */
+  #refuseDuplicate(sandbox: NewSandbox): void {
+    for (const { enrolment } of this.#entries.values()) {
+      const other = enrolment.sandbox;
+      const shared = other.ips.find((ip) => sandbox.ips.includes(ip));
+      if (other.containerId === sandbox.containerId || shared === undefined) continue;
+      if (netnsInode(other.netnsPath) !== other.netnsInode) {
+        void this.remove(other.containerId, 0);
+        continue;
+      }
+      throw new HeddleError(
+        'duplicate-pod-ip',
+        `add pod "${podName(sandbox)}" with address "${shared}": pod "${podName(other)}" has it on this node: ` +
+          'delete one of them and look for two address pools that overlap',
+      );
+    }
+  }
+
+  async #makeSo(entry: Entry, desired: Desired, readyTimeoutMs: number): Promise<void> {
+    const { enrolment } = entry;
+    if (desired.kind === 'unknown' || desired.kind === 'waiting') {
+      enrolment.reason = desired.reason;
+      return;
+    }
+    this.#tellProblems(enrolment, desired.problems);
+    if (desired.kind === 'unmeshed') {
+      enrolment.reason = desired.reason;
+      if (enrolment.sandbox.slot === null) return;
+      await enrolment.leave(LEAVE_GRACE_MS);
+      this.#setSlot(enrolment, null);
+      return;
+    }
+    if (enrolment.sandbox.slot === null) this.#setSlot(enrolment, this.#freeSlot());
+    if (entry.isFound) {
+      entry.isFound = false;
+      await enrolment.restore(desired.config, desired.plan);
+    } else await enrolment.join(desired.config, desired.plan, Math.max(0, readyTimeoutMs));
+  }
+
+  #tellProblems(enrolment: Enrolment, problems: readonly string[]): void {
+    for (const problem of problems) {
+      if (!enrolment.problems.includes(problem)) this.#options.log.warn(problem, { pod: podName(enrolment.sandbox) });
+    }
+    enrolment.problems = problems;
+  }
+
+  #setSlot(enrolment: Enrolment, slot: number | null): void {
+    enrolment.sandbox.slot = slot;
+    this.#options.store.save(enrolment.sandbox);
+  }
+
+  #freeSlot(): number {
+    const taken = new Set(this.enrolments().map(({ sandbox }) => sandbox.slot));
+    for (let slot = 0; slot < POD_SLOTS_MAX; slot++) if (!taken.has(slot)) return slot;
+    throw new HeddleError('node-full', `mesh one more pod: expected at most ${POD_SLOTS_MAX} meshed pods on a node`);
+  }
+
+  async #reconcile(entry: Entry): Promise<void> {
+    const { enrolment } = entry;
+    const { containerId, pod } = enrolment.sandbox;
+    entry.retry?.cancel();
+    entry.retry = null;
+    await this.#lock.run(pod.uid, async () => {
+      if (this.#isStopped || this.#entries.get(containerId) !== entry) return;
+      try {
+        await this.#makeSo(entry, this.desired(enrolment.sandbox), READY_TIMEOUT_MS);
+        entry.backoff.reset();
+      } catch (error) {
+        enrolment.reason = error instanceof Error ? error.message : String(error);
+        const delayMs = entry.backoff.next();
+        this.#options.log.error('pod is not as it should be', { pod: podName(enrolment.sandbox), error, delayMs });
+        entry.retry = this.#options.clock.after(delayMs, () => void this.#reconcile(entry));
+      }
+    });
+  }
+
+  #podChanged({ namespace, name }: PodReference): void {
+    for (const entry of this.#entries.values()) {
+      const { pod } = entry.enrolment.sandbox;
+      if (pod.namespace === namespace && pod.name === name) void this.#reconcile(entry);
+    }
+  }
+
+  #namespaceChanged(name: string): void {
+    for (const entry of this.#entries.values()) {
+      if (entry.enrolment.sandbox.pod.namespace === name) void this.#reconcile(entry);
+    }
+    const { clock, files, pods } = this.#options;
+    this.#namespaceWrite ??= clock.after(20, () => {
+      this.#namespaceWrite = null;
+      if (pods.hasSynced) files.writeNamespaces(pods.namespaces(), clock.wallMs());
+    });
+  }
+
+  /** The settings changed: every pod is looked at again. */
+  reconcileAll(): void {
+    for (const entry of this.#entries.values()) void this.#reconcile(entry);
+  }
+
+  async #everyTick(): Promise<void> {
+    const work = [...this.#entries.values()].map((entry) => this.#verify(entry));
+    for (const record of this.#options.files.records('tombstone')) work.push(this.#reap(record));
+    for (const kind of ['missed', 'open'] as const) {
+      for (const record of this.#options.files.records(kind)) work.push(this.#enrolLate(record));
+    }
+    await Promise.all(work);
+    this.#rollOut();
+    if (!this.#isStopped) this.#tick = this.#options.clock.after(TICK_MS, () => void this.#everyTick());
+  }
+
+  async #verify(entry: Entry): Promise<void> {
+    const { enrolment } = entry;
+    const { sandbox } = enrolment;
+    const { events, log } = this.#options;
+    entry.absences = netnsInode(sandbox.netnsPath) === sandbox.netnsInode ? 0 : entry.absences + 1;
+    if (entry.absences >= ABSENCES_MAX) {
+      log.warn('namespace of the sandbox is gone without a DEL: the pod is removed', { pod: podName(sandbox) });
+      await this.remove(sandbox.containerId);
+      return;
+    }
+    try {
+      const drifts = enrolment.verify();
+      const cause = drifts.map((drift) => `${drift.kind}: ${drift.cause}`).join('; ');
+      if (cause !== '' && cause !== entry.drift) log.warn('pod drifted', { pod: podName(sandbox), cause });
+      entry.drift = cause;
+      for (const drift of drifts) events.drifted(drift.kind);
+      // A worker that is not ready is its supervisor's to repair.
+      if (drifts.some(({ kind }) => kind !== 'worker')) enrolment.repair();
+    } catch (error) {
+      log.error('cannot verify or repair a pod', { pod: podName(sandbox), error });
+    }
+  }
+
+  async #reap(record: CniRecord): Promise<void> {
+    await this.remove(record.containerId);
+    this.#options.files.removeRecord(record);
+  }
+
+  /** A pod that the plugin let pass while no agent answered. */
+  async #enrolLate(record: CniRecord): Promise<void> {
+    const { log, files } = this.#options;
+    const { containerId, ifName, network, netnsPath, pod, annotations, ips } = record;
+    const sandbox = {
+      containerId,
+      ifName,
+      network,
+      netnsPath,
+      netnsInode: String(record.netnsInode),
+      pod,
+      annotations,
+      ips,
+    };
+    if (netnsInode(netnsPath) !== sandbox.netnsInode) {
+      files.removeRecord(record);
+      return;
+    }
+    const desired = this.desired(sandbox);
+    if (desired.kind === 'unknown' || desired.kind === 'waiting') return;
+    try {
+      await this.add(sandbox, null, READY_TIMEOUT_MS, new AbortController().signal);
+      files.removeRecord(record);
+      if (desired.kind === 'meshed') log.info('pod that started without an agent joined', { pod: podName(sandbox) });
+    } catch (error) {
+      log.error('cannot enrol a pod that started without an agent', { pod: podName(sandbox), error });
+    }
+  }
+
+  /** Replaces workers of another version, one pod at a time. */
+  #rollOut(): void {
+    this.#rollout?.cancel();
+    this.#rollout = null;
+    const { version } = this.#options.services.workers.runtime;
+    const workers = this.enrolments().flatMap(({ worker }) => worker ?? []);
+    const outdated = workers.filter((worker) => worker.state === 'ready' && worker.current?.version !== version);
+    if (outdated.length === 0 || this.#isStopped) return;
+    if (!workers.some((worker) => worker.isUpgrading)) outdated[0]!.upgrade();
+    this.#rollout = this.#options.clock.after(ROLLOUT_MS, () => this.#rollOut());
+  }
+}
