@@ -39,8 +39,15 @@ export interface RequestHead {
   headers: Headers;
   /** Null: no body. A number: Content-Length. `unknown`: chunked, or an HTTP/2 stream that goes on. */
   bodyBytes: number | null | 'unknown';
-  /** The value of Upgrade when the client asks to leave HTTP on this connection (RFC 9110 section 7.8), else null. */
+  /**
+   * What the client asks to speak instead of HTTP (RFC 9110 section 7.8): the value of Upgrade, `connect` for CONNECT,
+   * `:protocol` of an extended CONNECT; else null. Such a request has no body, and its stream stays open: once the
+   * response's head is 101, or 2xx to a CONNECT, `data` and `end` of both streams carry the tunnel's bytes and its
+   * half-closes. Behind any other head the request ends at once.
+   */
   upgrade: string | null;
+  /** The HTTP/1 target was an absolute URI, as a client of a forward proxy sends; it is sent on as one. */
+  isAbsoluteForm?: boolean;
 }
 
 export interface ResponseHead {
@@ -57,7 +64,7 @@ export interface ResponseHead {
  * call only. After `end` or `reset` no further call but `resumeResponse` is made.
  */
 export interface RequestStream {
-  /** Body bytes. False: stop until `ResponseStream.resumeRequest`. */
+  /** Body bytes. False: stop until `ResponseStream.resumeRequest`; what was read already may still follow. */
   data(bytes: Uint8Array): boolean;
   /** The body is complete. `trailers` is null where there are none. */
   end(trailers: Headers | null): void;
@@ -75,7 +82,7 @@ export interface ResponseStream {
   /** A 1xx response other than 101 (RFC 9110 section 15.2). */
   informational(head: ResponseHead): void;
   head(head: ResponseHead): void;
-  /** Body bytes. False: stop until `RequestStream.resumeResponse`. */
+  /** Body bytes. False: stop until `RequestStream.resumeResponse`; what was read already may still follow. */
   data(bytes: Uint8Array): boolean;
   end(trailers: Headers | null): void;
   /** The exchange failed. Before `head` the outermost layer turns it into an error response, after it the stream is cut. */

@@ -2,13 +2,283 @@
 // memory that is handed to the kernel at once; only what the kernel does not take is kept.
 
 import type net from 'node:net';
-import type { Duplex } from '#lib/duplex.ts';
+import type { Duplex, DuplexListener } from '#lib/duplex.ts';
+import { assert, type HeddleError } from '#lib/errors.ts';
+import { copyOutgoing, isOutgoing, keepOutgoing, OUTGOING_BYTES } from './outgoing.ts';
+import { resetError, socketError, wrapSocketError } from './socket-error.ts';
+import { cut, NO_LISTENER, plainAddress, type SocketDuplex, type SocketParts } from './socket-parts.ts';
+import { canUseHandles, handleOf, lastRead, type StreamHandle, UV_EOF, type WriteRequest } from './stream-handle.ts';
+import { StreamSocket } from './stream-socket.ts';
 
-/** A Duplex over an established TCP connection. */
-export interface SocketDuplex extends Duplex {
-  /** The descriptor, for socket options; -1 once closed. */
-  readonly fd: number;
+export type { SocketDuplex, SocketParts } from './socket-parts.ts';
+
+/** One read takes at most this much. */
+export const READ_BYTES_MAX = 65_536;
+/** A write that leaves this much queued returns false. */
+export const WRITE_QUEUE_HIGH_WATER_BYTES = 131_072;
+/** `onDrain` follows when less than this is left. */
+const WRITE_QUEUE_LOW_WATER_BYTES = 65_536;
+const QUEUE_BYTES_INITIAL = 16_384;
+
+/** Valid during `onData` only, so one serves all. */
+const readBuffer = Buffer.allocUnsafeSlow(READ_BYTES_MAX);
+
+let queuedBytes = 0;
+
+/** Bytes that wait in the write queues of all sockets of this process. */
+export function queuedBytesTotal(): number {
+  return queuedBytes;
 }
 
 /** Takes over an established socket: nobody else may read, write or listen to it from now on. It starts paused. */
-export declare function wrapSocket(socket: net.Socket): SocketDuplex;
+export function wrapSocket(socket: net.Socket): SocketDuplex {
+  return wrapParts({ socket, transport: socket, copiesWrites: false });
+}
+
+/** As `wrapSocket`, for a session above a socket too. */
+export function wrapParts(parts: SocketParts): SocketDuplex {
+  const handle = canUseHandles() ? handleOf(parts.socket) : null;
+  return handle === null ? new StreamSocket(parts) : new HandleSocket(parts, handle);
+}
+
+/** The net.Socket below, for TLS to take over. The stream must not be used any more. */
+export function releaseSocket(duplex: Duplex): net.Socket | null {
+  if (duplex instanceof HandleSocket || duplex instanceof StreamSocket) return duplex.release();
+  return null;
+}
+
+class HandleSocket implements SocketDuplex {
+  listener: DuplexListener = NO_LISTENER;
+  readonly remoteAddress: string;
+  readonly remotePort: number;
+  readonly localAddress: string;
+  readonly localPort: number;
+  bytesRead = 0;
+  bytesWritten = 0;
+  readonly #parts: SocketParts;
+  readonly #handle: StreamHandle;
+  #isReading = false;
+  #hasReadEnd = false;
+  #isEnding = false;
+  #hasShut = false;
+  #isClosed = false;
+  #closeError: HeddleError | null = null;
+  #isDrainDue = false;
+  /** The write under way, and how much of it waits. */
+  #pending: WriteRequest | null = null;
+  #pendingBytes = 0;
+  /** What waits behind it. */
+  #queue: Buffer | null = null;
+  #queueBytes = 0;
+  readonly #onError = (error: Error): void => this.#fail(wrapSocketError(error));
+  readonly #onClosed = (): void => {
+    this.#isClosed = true;
+    this.#queue = null;
+    this.#count(0, 0);
+    this.listener.onClose(this.#closeError);
+  };
+
+  constructor(parts: SocketParts, handle: StreamHandle) {
+    const { socket } = parts;
+    this.#parts = parts;
+    this.#handle = handle;
+    this.remoteAddress = plainAddress(socket.remoteAddress);
+    this.remotePort = socket.remotePort ?? 0;
+    this.localAddress = plainAddress(socket.localAddress);
+    this.localPort = socket.localPort ?? 0;
+    handle.onread = () => this.#onRead();
+    handle.useUserBuffer(readBuffer);
+    socket.on('error', this.#onError);
+    socket.on('close', this.#onClosed);
+  }
+
+  get fd(): number {
+    return this.#isClosed ? -1 : this.#handle.fd;
+  }
+
+  get bytesQueued(): number {
+    return this.#pendingBytes + this.#queueBytes;
+  }
+
+  write(bytes: Uint8Array): boolean {
+    assert(!this.#isEnding || this.#isClosed, 'write after end');
+    let rest = bytes;
+    while (rest.length > 0 && !this.#isClosed) {
+      if (this.#pending !== null) {
+        this.#enqueue(rest);
+        break;
+      }
+      const length = Math.min(rest.length, OUTGOING_BYTES);
+      const piece = this.#stable(length === rest.length ? rest : rest.subarray(0, length));
+      // Gathering the piece may have flushed earlier bytes of this very stream, and filled it.
+      if (this.#pending !== null) continue;
+      this.#writeNow(piece);
+      rest = length === rest.length ? EMPTY : rest.subarray(length);
+    }
+    if (this.#isClosed || this.bytesQueued < WRITE_QUEUE_HIGH_WATER_BYTES) return true;
+    this.#isDrainDue = true;
+    return false;
+  }
+
+  end(): void {
+    if (this.#isEnding || this.#isClosed) return;
+    this.#isEnding = true;
+    this.#shutWhenWritten();
+  }
+
+  reset(error: HeddleError = resetError()): void {
+    if (this.#isClosed) return;
+    this.#isClosed = true;
+    this.#closeError = error;
+    this.#count(0, 0);
+    // libuv cannot reset a socket whose shutdown is under way, which it is for one turn at most.
+    if (this.#isEnding && !this.#hasShut && this.#pending === null) setImmediate(cut, this.#parts);
+    else cut(this.#parts);
+  }
+
+  pause(): void {
+    if (!this.#isReading) return;
+    this.#isReading = false;
+    if (!this.#isClosed) this.#handle.readStop();
+  }
+
+  resume(): void {
+    if (this.#isReading || this.#hasReadEnd || this.#isClosed) return;
+    this.#isReading = true;
+    const status = this.#handle.readStart();
+    if (status < 0) this.#failSoon(socketError(status, 'read'));
+  }
+
+  release(): net.Socket {
+    this.pause();
+    const { socket } = this.#parts;
+    socket.off('error', this.#onError);
+    socket.off('close', this.#onClosed);
+    this.#isClosed = true;
+    return socket;
+  }
+
+  /** Memory that stays as it is while the kernel needs it. */
+  #stable(bytes: Uint8Array): Uint8Array {
+    return this.#parts.copiesWrites || isOutgoing(bytes) ? bytes : copyOutgoing(bytes);
+  }
+
+  #writeNow(bytes: Uint8Array): void {
+    const result = this.#handle.writeBuffer(null, bytes);
+    if (result === 0) {
+      this.bytesWritten += bytes.length;
+      return;
+    }
+    if (typeof result === 'number') {
+      this.#failSoon(socketError(result, 'write'));
+      return;
+    }
+    this.bytesWritten += bytes.length;
+    if (!this.#parts.copiesWrites) {
+      keepOutgoing(bytes);
+      result.buffer = bytes;
+    }
+    this.#await(result, this.#parts.copiesWrites ? bytes.length : this.#handle.writeQueueSize);
+  }
+
+  #await(request: WriteRequest, bytes: number): void {
+    this.#pending = request;
+    this.#count(bytes, this.#queueBytes);
+    request.oncomplete = (status) => this.#onWritten(status);
+    const status = request.writeStatus;
+    if (status !== null && status !== undefined) setImmediate(() => this.#onWritten(status));
+  }
+
+  #enqueue(bytes: Uint8Array): void {
+    const needed = this.#queueBytes + bytes.length;
+    if (this.#queue === null || needed > this.#queue.length) {
+      const grown = Buffer.allocUnsafeSlow(Math.max(QUEUE_BYTES_INITIAL, needed, 2 * this.#queueBytes));
+      if (this.#queue !== null) grown.set(this.#queue.subarray(0, this.#queueBytes));
+      this.#queue = grown;
+    }
+    this.#queue.set(bytes, this.#queueBytes);
+    this.#count(this.#pendingBytes, needed);
+  }
+
+  #onWritten(status: number): void {
+    this.#pending = null;
+    if (this.#isClosed) return;
+    if (status < 0) {
+      this.#fail(socketError(status, 'write'));
+      return;
+    }
+    this.#count(0, this.#queueBytes);
+    if (this.#queue !== null) this.#flushQueue(this.#queue.subarray(0, this.#queueBytes));
+    if (this.#isClosed) return;
+    if (this.#isDrainDue && this.bytesQueued < WRITE_QUEUE_LOW_WATER_BYTES) {
+      this.#isDrainDue = false;
+      this.listener.onDrain();
+    }
+    if (this.#isEnding) this.#shutWhenWritten();
+  }
+
+  #flushQueue(bytes: Buffer): void {
+    this.#queue = null;
+    this.#count(0, 0);
+    const result = this.#handle.writeBuffer(null, bytes);
+    if (typeof result === 'number') {
+      if (result < 0) this.#failSoon(socketError(result, 'write'));
+      else this.bytesWritten += bytes.length;
+      return;
+    }
+    this.bytesWritten += bytes.length;
+    result.buffer = bytes;
+    this.#await(result, this.#parts.copiesWrites ? bytes.length : this.#handle.writeQueueSize);
+  }
+
+  #count(pendingBytes: number, queueBytes: number): void {
+    queuedBytes += pendingBytes + queueBytes - this.#pendingBytes - this.#queueBytes;
+    this.#pendingBytes = pendingBytes;
+    this.#queueBytes = queueBytes;
+  }
+
+  #onRead(): undefined {
+    const count = lastRead();
+    if (count > 0) {
+      if (!this.#isReading || this.#isClosed) return;
+      this.bytesRead += count;
+      this.listener.onData(readBuffer, 0, count);
+    } else if (count === UV_EOF) this.#onReadEnd();
+    else if (count < 0) this.#fail(socketError(count, 'read'));
+  }
+
+  #onReadEnd(): void {
+    if (this.#hasReadEnd || this.#isClosed) return;
+    this.pause();
+    this.#hasReadEnd = true;
+    this.listener.onEnd();
+    this.#closeWhenEnded();
+  }
+
+  #shutWhenWritten(): void {
+    if (this.#pending !== null || this.#isClosed) return;
+    this.#parts.socket.end(() => {
+      this.#hasShut = true;
+      this.#closeWhenEnded();
+    });
+  }
+
+  #closeWhenEnded(): void {
+    if (!this.#hasReadEnd || !this.#hasShut || this.#isClosed) return;
+    this.#isClosed = true;
+    this.#parts.socket.destroy();
+  }
+
+  #failSoon(error: HeddleError): void {
+    process.nextTick(() => this.#fail(error));
+  }
+
+  #fail(error: HeddleError): void {
+    if (this.#isClosed) return;
+    this.#isClosed = true;
+    this.#closeError = error;
+    this.#parts.socket.destroy();
+  }
+}
+
+const EMPTY = new Uint8Array(0);

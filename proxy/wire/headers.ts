@@ -10,10 +10,7 @@ const SPAN = 3;
 const OWN = -1;
 
 /** What must never be written inside a value: it would end the field, or is no latin1 character. */
-// biome-ignore lint/suspicious/noControlCharactersInRegex: exactly these are to be found
 const ILLEGAL_IN_VALUE = /[\0\r\n]|[^\0-\xff]/;
-// biome-ignore lint/suspicious/noControlCharactersInRegex: see above
-const ILLEGAL_IN_VALUE_ALL = /[\0\r\n]|[^\0-\xff]/g;
 
 /** `Buffer.latin1Write` has no type; it is the string writer without argument checks. */
 export interface LatinBuffer extends Uint8Array {
@@ -168,9 +165,15 @@ export function writeField(target: Uint8Array, at: number, name: string, value: 
   let offset = writeLatin1(target, at, name);
   target[offset] = COLON;
   target[offset + 1] = SPACE;
-  const safe = ILLEGAL_IN_VALUE.test(value) ? value.replace(ILLEGAL_IN_VALUE_ALL, ' ') : value;
+  const safe = ILLEGAL_IN_VALUE.test(value) ? sanitise(value) : value;
   offset = writeLatin1(target, offset + 2, safe);
   target[offset] = CR;
   target[offset + 1] = LF;
   return offset + 2;
+}
+
+function sanitise(value: string): string {
+  let safe = '';
+  for (const character of value) safe += ILLEGAL_IN_VALUE.test(character) ? ' ' : character;
+  return safe;
 }
