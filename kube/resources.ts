@@ -129,6 +129,8 @@ export interface Service extends KubeObject {
     selector?: Record<string, string>;
     ports?: ServicePort[];
     internalTrafficPolicy?: 'Cluster' | 'Local';
+    ipFamilies?: ('IPv4' | 'IPv6')[];
+    ipFamilyPolicy?: 'SingleStack' | 'PreferDualStack' | 'RequireDualStack';
     publishNotReadyAddresses?: boolean;
   };
 }
@@ -149,5 +151,18 @@ export interface EndpointSlice extends KubeObject {
 }
 
 /** Kinds that a source can be asked for. */
-export const KINDS = ['Namespace', 'ServiceAccount', 'Node', 'Pod', 'Deployment', 'Service', 'EndpointSlice'] as const;
+export const KINDS = [
+  'Namespace',
+  'ServiceAccount',
+  'Node',
+  'Pod',
+  'Deployment',
+  'Service',
+  'EndpointSlice',
+  'Server',
+  'ServerAuthorization',
+  'AuthorizationPolicy',
+  'MeshTLSAuthentication',
+  'NetworkAuthentication',
+] as const;
 export type Kind = (typeof KINDS)[number];
