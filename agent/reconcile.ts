@@ -2,25 +2,26 @@
 // in enrolments. An ADD is a hint that comes early; whatever is missed then is made up for here. Everything that
 // happens to one pod happens one after another; pods do not wait for one another.
 
-import type { CniRecord } from '#api/cni-message.ts';
+import type { CniRecord, CniRecordKind } from '#api/cni-message.ts';
 import { Backoff } from '#lib/backoff.ts';
 import type { Clock, Timer } from '#lib/clock.ts';
 import { HeddleError } from '#lib/errors.ts';
 import { KeyedLock } from '#lib/keyed-lock.ts';
 import type { Log } from '#lib/log.ts';
+import { readRecords, removeRecord, writeMeshedNamespaces } from './cni/run-dir.ts';
 import { type Desired, desiredState, podName } from './desired.ts';
 import { Enrolment, type EnrolmentServices } from './enrolment.ts';
+import { meshedNamespaces } from './meshed-namespaces.ts';
 import { netnsInode } from './netns-path.ts';
 import type { PodCache, PodReference } from './pods.ts';
 import { type DriftKind, POD_SLOTS_MAX } from './redirect/redirector.ts';
-import type { RunFiles } from './run-files.ts';
 import type { Sandbox, SandboxStore } from './sandboxes.ts';
 import type { MeshSettings } from './worker-config.ts';
 
 export interface ReconcilerOptions {
   pods: PodCache;
   store: SandboxStore;
-  files: RunFiles;
+  runDir: string;
   services: EnrolmentServices;
   settings: () => MeshSettings;
   events: ReconcileEvents;
@@ -46,6 +47,7 @@ const READY_TIMEOUT_MS = 30_000;
 const RETRY = { minMs: 1_000, maxMs: 60_000, jitter: 0.2 } as const;
 /** A namespace file that is missing at so many looks in a row belongs to a sandbox that is gone. */
 const ABSENCES_MAX = 2;
+const FAULTY_FILES_MAX = 1_000;
 
 interface Entry {
   enrolment: Enrolment;
@@ -66,6 +68,8 @@ export class Reconciler {
   #rollout: Timer | null = null;
   #namespaceWrite: Timer | null = null;
   #isStopped = false;
+  /** Files of the plugin that were named in the log already. */
+  readonly #faultyFiles = new Set<string>();
 
   constructor(options: ReconcilerOptions) {
     this.#options = options;
@@ -283,10 +287,10 @@ export class Reconciler {
     for (const entry of this.#entries.values()) {
       if (entry.enrolment.sandbox.pod.namespace === name) void this.#reconcile(entry);
     }
-    const { clock, files, pods } = this.#options;
+    const { clock, runDir, pods } = this.#options;
     this.#namespaceWrite ??= clock.after(20, () => {
       this.#namespaceWrite = null;
-      if (pods.hasSynced) files.writeNamespaces(pods.namespaces(), clock.wallMs());
+      if (pods.hasSynced) writeMeshedNamespaces(runDir, meshedNamespaces(pods.namespaces()), clock.wallMs());
     });
   }
 
@@ -297,13 +301,23 @@ export class Reconciler {
 
   async #everyTick(): Promise<void> {
     const work = [...this.#entries.values()].map((entry) => this.#verify(entry));
-    for (const record of this.#options.files.records('tombstone')) work.push(this.#reap(record));
+    for (const record of this.#records('tombstone')) work.push(this.#reap(record));
     for (const kind of ['missed', 'open'] as const) {
-      for (const record of this.#options.files.records(kind)) work.push(this.#enrolLate(record));
+      for (const record of this.#records(kind)) work.push(this.#enrolLate(record));
     }
     await Promise.all(work);
     this.#rollOut();
     if (!this.#isStopped) this.#tick = this.#options.clock.after(TICK_MS, () => void this.#everyTick());
+  }
+
+  #records(kind: CniRecordKind): CniRecord[] {
+    const { records, faults } = readRecords(this.#options.runDir, kind);
+    for (const { file, cause } of faults) {
+      if (this.#faultyFiles.has(file)) continue;
+      this.#options.log.warn('cannot read what the CNI plugin left', { file, cause });
+      if (this.#faultyFiles.size < FAULTY_FILES_MAX) this.#faultyFiles.add(file);
+    }
+    return records;
   }
 
   async #verify(entry: Entry): Promise<void> {
@@ -331,12 +345,12 @@ export class Reconciler {
 
   async #reap(record: CniRecord): Promise<void> {
     await this.remove(record.containerId);
-    this.#options.files.removeRecord(record);
+    removeRecord(this.#options.runDir, record.kind, record.containerId);
   }
 
   /** A pod that the plugin let pass while no agent answered. */
   async #enrolLate(record: CniRecord): Promise<void> {
-    const { log, files } = this.#options;
+    const { log, runDir } = this.#options;
     const { containerId, ifName, network, netnsPath, pod, annotations, ips } = record;
     const sandbox = {
       containerId,
@@ -349,14 +363,14 @@ export class Reconciler {
       ips,
     };
     if (netnsInode(netnsPath) !== sandbox.netnsInode) {
-      files.removeRecord(record);
+      removeRecord(runDir, record.kind, record.containerId);
       return;
     }
     const desired = this.desired(sandbox);
     if (desired.kind === 'unknown' || desired.kind === 'waiting') return;
     try {
       await this.add(sandbox, null, READY_TIMEOUT_MS, new AbortController().signal);
-      files.removeRecord(record);
+      removeRecord(runDir, record.kind, record.containerId);
       if (desired.kind === 'meshed') log.info('pod that started without an agent joined', { pod: podName(sandbox) });
     } catch (error) {
       log.error('cannot enrol a pod that started without an agent', { pod: podName(sandbox), error });
