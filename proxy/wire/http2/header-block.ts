@@ -64,6 +64,7 @@ export class HeaderBlockAssembler {
         `header block above ${this.#bytesMax} bytes or ${this.#framesMax} frames`,
       );
     }
-    this.#parts.push(part.slice());
+    // A copy: the bytes are the reader's. (`slice` of a Buffer would be a view.)
+    this.#parts.push(new Uint8Array(part));
   }
 }

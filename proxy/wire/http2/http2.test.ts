@@ -79,6 +79,8 @@ function server(options: Partial<Http2Options> = {}, overrides: Partial<Http2Eve
   const feed = (...parts: Uint8Array[]) => {
     const bytes = Buffer.concat(parts);
     connection.receive(bytes, 0, bytes.length, 0);
+    // What was given is the reader's buffer: it is used again at once.
+    bytes.fill(0xff);
     const out = framesOf(connection.output.view());
     connection.taken();
     return out;
@@ -537,7 +539,9 @@ describe('properties', () => {
           feed(frame(FrameType.HEADERS, 5, 1, GET));
           const stream = streams[0]!;
           const count = (out: ReturnType<typeof framesOf>) =>
-            out.filter(({ type }) => type === FrameType.DATA).reduce((sum, { payload }) => sum + payload.length, 0);
+            out
+              .filter(({ type }) => type === FrameType.DATA)
+              .reduce((sum, { payload }) => sum + payload.toString().replaceAll(/[^b]/g, '').length, 0);
           connection.sendResponse(
             stream,
             { status: 200, reason: '', version: 'HTTP/2', headers: new HeaderList(), bodyBytes: 'unknown' },

@@ -99,7 +99,8 @@ export class Sender<User> {
     let rest = bytes;
     if (stream.queuedBytes === 0) rest = rest.subarray(this.#send(stream, rest));
     if (rest.length === 0) return true;
-    stream.queue.push(rest.slice());
+    // A copy: the caller reuses its memory. (`slice` of a Buffer would be a view.)
+    stream.queue.push(new Uint8Array(rest));
     stream.queuedBytes += rest.length;
     stream.wantsDrain = true;
     this.#waiting.add(stream);
