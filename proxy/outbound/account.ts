@@ -63,6 +63,7 @@ class Account implements ResponseStream {
   readonly #startedMs: number;
   #status = 0;
   #grpcStatus = NO_GRPC_STATUS;
+  #isSettled = false;
 
   constructor(options: AccountOptions, response: ResponseStream, startedMs: number) {
     this.#options = options;
@@ -99,7 +100,10 @@ class Account implements ResponseStream {
     this.#response.resumeRequest();
   }
 
+  /** Once: a client may go away after its answer, with the body still under way. */
   settle(error: string): void {
+    if (this.#isSettled) return;
+    this.#isSettled = true;
     const { inFlight, route, clock } = this.#options;
     inFlight.leave();
     route?.response(this.#status, this.#grpcStatus, error, clock.nowMs() - this.#startedMs);
