@@ -547,7 +547,9 @@ describe('properties', () => {
             { status: 200, reason: '', version: 'HTTP/2', headers: new HeaderList(), bodyBytes: 'unknown' },
             false,
           );
-          connection.sendData(stream, new Uint8Array(size));
+          const body = Buffer.alloc(size, 'b');
+          connection.sendData(stream, body);
+          body.fill(0xff);
           connection.end(stream, null);
           let allowed = 100;
           let sent = count(feed());
