@@ -99,7 +99,9 @@ export class EbpfRedirector implements Redirector {
   attach(target: RedirectTarget): void {
     const started = this.#running();
     const record = makePodRecord(target, interfaceAddresses(target.netnsFd));
-    started.pods.checkConflicts(record, (pod) => this.#isAlive(pod));
+    for (const { entry, cookie } of started.pods.staleRivals(record, (pod) => this.#isAlive(pod))) {
+      this.#remove(started, entry.uid, cookie);
+    }
     this.#ensureShared(started);
     const isNew = !started.pods.has(record.cookie);
     try {

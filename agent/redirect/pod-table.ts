@@ -4,6 +4,7 @@
 import { LISTENER_NAMES, type ListenerName } from '#api/worker-link.ts';
 import { HeddleError } from '#lib/errors.ts';
 import { formatIp } from '#lib/ip-address.ts';
+import { isErrno } from '#lib/libc.ts';
 import { isListening, socketCookie } from '#lib/tcp-socket.ts';
 import { cookieOfSkipKey, decodePod, encodePod, listenerKey, type PodEntry, PodFlag, u32, u64 } from './ebpf-layout.ts';
 import type { LoadedObject } from './ebpf-object.ts';
@@ -43,34 +44,23 @@ export class PodTable {
   }
 
   /**
-   * Throws when another living pod has the slot or one of the addresses. `isAlive` tells whether the namespace of an
-   * entry still exists; entries of dead ones are removed.
+   * The pods that must go before this one can be written: the same pod in an older sandbox, and dead ones with its slot
+   * or one of its addresses. Throws when a living pod has them; `isAlive` tells whether a pod's namespace still exists.
    */
-  checkConflicts(record: PodRecord, isAlive: (pod: AttachedPod) => boolean): void {
-    const others = this.list().filter((pod) => pod.cookie !== record.cookie);
-    for (const pod of others) {
-      const isSamePod = pod.entry.uid === record.entry.uid;
-      const sharesSlot = pod.entry.slot === record.entry.slot;
+  staleRivals(record: PodRecord, isAlive: (pod: AttachedPod) => boolean): AttachedPod[] {
+    const stale: AttachedPod[] = [];
+    for (const pod of this.list()) {
+      if (pod.cookie === record.cookie) continue;
       const shared = record.addresses.find((key) => this.#ownerOf(key) === pod.cookie);
-      if (!sharesSlot && !shared) continue;
-      // The same pod in a new sandbox, or a pod whose end nobody told us of.
-      if (isSamePod || !isAlive(pod)) {
-        this.remove(pod.cookie);
-        continue;
+      if (pod.entry.uid !== record.entry.uid) {
+        if (!shared && pod.entry.slot !== record.entry.slot) continue;
+        if (isAlive(pod)) throw conflict(record, shared, `in use by pod "${pod.entry.uid}"`);
       }
-      const what = shared ? `address "${formatIp(shared)}"` : `slot "${record.entry.slot}"`;
-      throw new HeddleError(
-        shared ? 'duplicate-pod-ip' : 'duplicate-slot',
-        `redirect pod "${record.entry.uid}": ${what} is in use by pod "${pod.entry.uid}", expected one of its own`,
-      );
+      stale.push(pod);
     }
     const ambiguous = record.addresses.find((key) => this.#ownerOf(key) === AMBIGUOUS);
-    if (ambiguous) {
-      throw new HeddleError(
-        'duplicate-pod-ip',
-        `redirect pod "${record.entry.uid}": address "${formatIp(ambiguous)}" is on interfaces of other pods, expected one of its own`,
-      );
-    }
+    if (ambiguous) throw conflict(record, ambiguous, 'on interfaces of several other pods');
+    return stale;
   }
 
   /** Everything but the outbound flag: connections of the pod still leave directly. */
@@ -112,7 +102,7 @@ export class PodTable {
     this.#maps.pods.delete(u64(cookie));
     if (value) {
       const { slot } = decodePod(value);
-      for (const index of LISTENER_NAMES.keys()) this.#maps.listeners.delete(listenerKey(slot, index));
+      for (const index of LISTENER_NAMES.keys()) this.#emptySlot(listenerKey(slot, index));
     }
     const { addresses, skip_ports: ports, skip_networks: networks } = this.#maps;
     for (const key of addresses.keys()) if (this.#ownerOf(key) === cookie) addresses.delete(key);
@@ -177,6 +167,15 @@ export class PodTable {
     }
   }
 
+  /** A SOCKMAP answers EINVAL for a slot that is empty already. */
+  #emptySlot(key: Buffer): void {
+    try {
+      this.#maps.listeners.delete(key);
+    } catch (error) {
+      if (!isErrno(error, 'EINVAL')) throw error;
+    }
+  }
+
   #ownerOf(address: Buffer): bigint | null {
     return this.#maps.addresses.lookup(address)?.readBigUInt64LE(0) ?? null;
   }
@@ -201,4 +200,12 @@ export class PodTable {
 /** A longest-prefix lookup also finds a wider entry of the same pod, which skips no less. */
 function isPresent(value: Buffer | null): boolean {
   return value !== null;
+}
+
+function conflict(record: PodRecord, address: Buffer | undefined, where: string): HeddleError {
+  const what = address ? `address "${formatIp(address)}"` : `slot "${record.entry.slot}"`;
+  return new HeddleError(
+    address ? 'duplicate-pod-ip' : 'duplicate-slot',
+    `redirect pod "${record.entry.uid}": ${what} is ${where}, expected one of its own`,
+  );
 }

@@ -1,0 +1,45 @@
+import { describe, expect, test } from 'vitest';
+import { parseConfig } from './config.ts';
+
+describe('agent configuration', () => {
+  test('has a default for everything', () => {
+    const config = parseConfig(['--node-name', 'n1'], '/opt/heddle');
+    expect(config).toMatchObject({
+      nodeName: 'n1',
+      runDir: '/run/heddle',
+      adminListen: { host: '0.0.0.0', port: 4194 },
+      bpfObject: '/opt/heddle/build/bpf/heddle.bpf.o',
+      workerMemoryBytes: 256 * 1024 * 1024,
+      redirect: 'auto',
+      policy: {
+        address: 'heddle-destination:8090',
+        identity: 'heddle-destination.heddle.serviceaccount.identity.heddle.cluster.local',
+      },
+    });
+  });
+
+  test('names every fault with its option', () => {
+    const wrong = [
+      ['--node-name', 'Node_1'],
+      ['--run-dir', 'run'],
+      ['--source', 'kubernetes'],
+      ['--cluster-networks', '10.0.0.0/8,10.0.0.0/99'],
+      ['--redirect', 'iptables'],
+      ['--worker-memory-mib', '1'],
+      ['--default-inbound-policy', 'open'],
+      ['--admin-addr', '0.0.0.0:99999'],
+      ['--identity-addr', 'identity'],
+    ];
+    let message = '';
+    try {
+      parseConfig(wrong.flat(), '/opt/heddle');
+    } catch (error) {
+      message = (error as Error).message;
+    }
+    expect(message.split('\n').map((line) => line.split(':')[0])).toEqual(
+      expect.arrayContaining(wrong.map(([option]) => option)),
+    );
+    expect(message).toContain('"10.0.0.0/99": expected one such as 10.0.0.0/8');
+    expect(() => parseConfig(['--no-such-option'], '/opt/heddle')).toThrow('unknown option');
+  });
+});

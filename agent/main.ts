@@ -1,0 +1,32 @@
+// The agent's process: options, signals, exit status. SIGTERM ends the agent and nothing else of the mesh.
+
+import path from 'node:path';
+import { systemClock } from '#lib/clock.ts';
+import { describeError } from '#lib/errors.ts';
+import { createLog } from '#lib/log.ts';
+import { Agent, uninstall } from './agent.ts';
+import { type AgentConfig, parseConfig } from './config.ts';
+
+const sourceRoot = path.resolve(import.meta.dirname, '..');
+
+async function run(config: AgentConfig): Promise<void> {
+  const { log } = createLog({ level: config.logLevel, fields: { process: 'agent', node: config.nodeName } });
+  if (config.isUninstall) {
+    uninstall(config, log);
+    return;
+  }
+  const stopped = new Promise<string>((resolve) => {
+    for (const signal of ['SIGTERM', 'SIGINT'] as const) process.once(signal, () => resolve(signal));
+  });
+  const agent = await Agent.start({ config, sourceRoot, clock: systemClock, log });
+  log.info('stopping', { signal: await stopped });
+  await agent.stop();
+}
+
+try {
+  const config = parseConfig(process.argv.slice(2), sourceRoot);
+  if (!config.isCheckOnly) await run(config);
+} catch (error) {
+  process.stderr.write(`heddle-agent: ${describeError(error)}\n`);
+  process.exitCode = 1;
+}

@@ -1,0 +1,210 @@
+// The agent's own metrics: what it answered the CNI plugin, the state of its pods, their workers, certificates, the
+// relay, redirection. Gauges are read from the parts when somebody scrapes; counters are counted as things happen.
+
+import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom-client';
+import { type Status, statusName } from '#lib/grpc/status.ts';
+import type { Enrolment } from './enrolment.ts';
+import type { ReconcileEvents } from './reconcile.ts';
+import type { DriftKind } from './redirect/redirector.ts';
+import type { RelayStats } from './relay/relay.ts';
+import { processStatus } from './worker/process-table.ts';
+
+export interface MetricsSources {
+  enrolments: () => readonly Enrolment[];
+  relay: () => readonly RelayStats[];
+  /** Totals of the redirection programs by outcome. */
+  redirection: () => Record<string, bigint>;
+}
+
+const DURATION_BUCKETS = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10];
+
+export class AgentMetrics implements ReconcileEvents {
+  readonly #registry = new Registry();
+  readonly #cniRequests;
+  readonly #cniDuration;
+  readonly #enrollSeconds;
+  readonly #drifts;
+  readonly #certificates;
+  readonly #scrapeErrors;
+
+  constructor(sources: MetricsSources) {
+    const registers = [this.#registry];
+    collectDefaultMetrics({ register: this.#registry });
+    this.#cniRequests = new Counter({
+      name: 'heddle_cni_requests_total',
+      help: 'Requests of the CNI plugin by verb and answer code.',
+      labelNames: ['op', 'code'] as const,
+      registers,
+    });
+    this.#cniDuration = new Histogram({
+      name: 'heddle_cni_request_duration_seconds',
+      help: 'Time to answer the CNI plugin.',
+      labelNames: ['op'] as const,
+      buckets: DURATION_BUCKETS,
+      registers,
+    });
+    this.#enrollSeconds = new Histogram({
+      name: 'heddle_pod_enroll_seconds',
+      help: 'Time until a pod is meshed: listeners, worker ready, redirection.',
+      buckets: DURATION_BUCKETS,
+      registers,
+    });
+    this.#drifts = new Counter({
+      name: 'heddle_pod_drift_total',
+      help: 'Times a meshed pod was found not as it should be, by what differed.',
+      labelNames: ['kind'] as const,
+      registers,
+    });
+    for (const kind of ['bpf', 'listener', 'netns', 'worker'] as const) this.#drifts.inc({ kind }, 0);
+    this.#certificates = new Counter({
+      name: 'heddle_identity_requests_total',
+      help: 'Certificate requests relayed for workers, by the status of the identity service.',
+      labelNames: ['status'] as const,
+      registers,
+    });
+    this.#scrapeErrors = new Counter({
+      name: 'heddle_worker_scrape_errors_total',
+      help: 'Workers that gave no metrics, or not all, to a scrape of the node.',
+      registers,
+    });
+    podGauges(this.#registry, sources);
+    workerGauges(this.#registry, sources);
+    nodeGauges(this.#registry, sources);
+  }
+
+  cniDone({ op, code, durationMs }: { op: string | null; code: number; durationMs: number }): void {
+    this.#cniRequests.inc({ op: op ?? 'none', code: String(code) });
+    if (op !== null) this.#cniDuration.observe({ op }, durationMs / 1000);
+  }
+
+  enrolled(milliseconds: number): void {
+    this.#enrollSeconds.observe(milliseconds / 1000);
+  }
+
+  drifted(kind: DriftKind): void {
+    this.#drifts.inc({ kind });
+  }
+
+  certified(status: Status): void {
+    this.#certificates.inc({ status: statusName(status) });
+  }
+
+  scrapeFailed(workers: number): void {
+    this.#scrapeErrors.inc(workers);
+  }
+
+  get contentType(): string {
+    return this.#registry.contentType;
+  }
+
+  text(): Promise<string> {
+    return this.#registry.metrics();
+  }
+}
+
+/** A meshed pod whose worker is not ready counts as pending: its traffic waits. */
+function stateOf(enrolment: Enrolment): 'meshed' | 'pending' | 'unmeshed' {
+  if (enrolment.sandbox.slot === null) return 'unmeshed';
+  return enrolment.isAttached && enrolment.worker?.state === 'ready' ? 'meshed' : 'pending';
+}
+
+function podGauges(registry: Registry, sources: MetricsSources): void {
+  new Gauge({
+    name: 'heddle_pods',
+    help: 'Sandboxes on this node by state.',
+    labelNames: ['state'] as const,
+    registers: [registry],
+    collect() {
+      const counts = { meshed: 0, pending: 0, unmeshed: 0 };
+      for (const enrolment of sources.enrolments()) counts[stateOf(enrolment)]++;
+      for (const [state, count] of Object.entries(counts)) this.set({ state }, count);
+    },
+  });
+  new Gauge({
+    name: 'heddle_pod_annotation_problems',
+    help: 'Annotations that could not be read; the pod has the default.',
+    labelNames: ['namespace', 'pod'] as const,
+    registers: [registry],
+    collect() {
+      this.reset();
+      for (const { sandbox, problems } of sources.enrolments()) {
+        if (problems.length > 0) this.set({ namespace: sandbox.pod.namespace, pod: sandbox.pod.name }, problems.length);
+      }
+    },
+  });
+}
+
+type PodLabels = { namespace: string; pod: string };
+
+function workerGauges(registry: Registry, { enrolments }: MetricsSources): void {
+  const gauge = (
+    name: string,
+    help: string,
+    read: (worker: NonNullable<Enrolment['worker']>) => number | null,
+  ): void => {
+    new Gauge({
+      name,
+      help,
+      labelNames: ['namespace', 'pod'] as const,
+      registers: [registry],
+      collect() {
+        this.reset();
+        for (const { sandbox, worker } of enrolments()) {
+          const value = worker ? read(worker) : null;
+          const labels: PodLabels = { namespace: sandbox.pod.namespace, pod: sandbox.pod.name };
+          if (value !== null) this.set(labels, value);
+        }
+      },
+    });
+  };
+  gauge('heddle_worker_up', 'Whether the worker of the pod is ready.', (worker) => (worker.state === 'ready' ? 1 : 0));
+  gauge('heddle_worker_restarts', 'Deaths of workers of the pod since the agent started.', (worker) => worker.restarts);
+  gauge('heddle_worker_generation', 'How many workers the pod has had.', (worker) => worker.generation);
+  gauge('heddle_worker_rss_bytes', 'Resident memory of the current worker.', (worker) =>
+    worker.current ? (processStatus(worker.current.pid)?.residentBytes ?? null) : null,
+  );
+  gauge('heddle_drain_connections', 'Connections of workers of the pod that were replaced.', (worker) =>
+    worker
+      .processes()
+      .filter((process) => process !== worker.current)
+      .reduce((sum, process) => sum + (process.state?.connections ?? 0), 0),
+  );
+  gauge('heddle_identity_expires_in_seconds', "Life left of the worker's certificate.", (worker) => {
+    const expires = worker.current?.state?.certificateExpires ?? 0;
+    return expires === 0 ? null : expires - Date.now() / 1000;
+  });
+}
+
+function nodeGauges(registry: Registry, sources: MetricsSources): void {
+  new Gauge({
+    name: 'heddle_relay_targets',
+    help: 'Watches on the control plane by kind; stale ones have an answer but no stream.',
+    labelNames: ['kind', 'state'] as const,
+    registers: [registry],
+    collect() {
+      for (const { kind, targets, stale } of sources.relay()) {
+        this.set({ kind, state: 'fresh' }, targets - stale);
+        this.set({ kind, state: 'stale' }, stale);
+      }
+    },
+  });
+  new Gauge({
+    name: 'heddle_relay_subscribers',
+    help: 'Watches of workers that the relay feeds, by kind.',
+    labelNames: ['kind'] as const,
+    registers: [registry],
+    collect() {
+      for (const { kind, subscribers } of sources.relay()) this.set({ kind }, subscribers);
+    },
+  });
+  new Counter({
+    name: 'heddle_redirect_outcomes_total',
+    help: 'What the redirection programs did with connections, since they were loaded.',
+    labelNames: ['outcome'] as const,
+    registers: [registry],
+    collect() {
+      this.reset();
+      for (const [outcome, total] of Object.entries(sources.redirection())) this.inc({ outcome }, Number(total));
+    },
+  });
+}

@@ -1,0 +1,67 @@
+// One scrape of the node's workers: all are asked at once, what has come when the time is over is joined and sent. A
+// slow or dead worker makes the answer partial, never late: who scrapes sees the node's error counter.
+
+import type { Log } from '#lib/log.ts';
+import { FamilyMerge } from './family-merge.ts';
+
+export interface ScrapeTarget {
+  /** `namespace/name`. */
+  pod: string;
+  scrape(onChunk: (chunk: Buffer) => void, timeoutMs: number): Promise<void>;
+}
+
+export interface ScrapeResult {
+  merge: FamilyMerge;
+  /** Pods whose text is missing or cut. */
+  failed: string[];
+}
+
+/** A scraper waits 10 s by default; a node answers well before. */
+export const SCRAPE_TIMEOUT_MS = 800;
+
+/** Never rejects; takes at most `timeoutMs`. */
+export async function scrapeWorkers(
+  targets: readonly ScrapeTarget[],
+  log: Log,
+  timeoutMs = SCRAPE_TIMEOUT_MS,
+): Promise<ScrapeResult> {
+  const merge = new FamilyMerge();
+  const failed: string[] = [];
+  await Promise.all(
+    targets.map(async ({ pod, scrape }) => {
+      const source = merge.source();
+      try {
+        await scrape((chunk) => source.push(chunk), timeoutMs);
+        if (source.isTruncated) {
+          log.warn('metrics of a worker are too long: the rest is missing', { pod });
+          failed.push(pod);
+        }
+      } catch (error) {
+        log.warn('worker gave no metrics in time', { pod, error });
+        failed.push(pod);
+      }
+    }),
+  );
+  return { merge, failed };
+}
+
+/** Lets few scrapes run at once, since each holds the text of the whole node. */
+export class ScrapeGate {
+  readonly #max: number;
+  #running = 0;
+
+  constructor(max = 2) {
+    this.#max = max;
+  }
+
+  /** Null when too many run already. */
+  async run<T>(work: () => Promise<T>): Promise<T | null> {
+    if (this.#running >= this.#max) return null;
+    this.#running++;
+    try {
+      return await work();
+    } finally {
+      this.#running--;
+    }
+  }
+}
