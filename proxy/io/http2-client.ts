@@ -20,6 +20,8 @@ export interface Http2ClientOptions {
   onIdle?(): void;
   /** The connection takes no further exchange; those under way may still finish. Called once. */
   onClosed?(): void;
+  /** The stream itself is gone, in order (null) or not. Called once, after `onClosed`. */
+  onGone?(error: HeddleError | null): void;
 }
 
 /** Speaks HTTP/2 with prior knowledge on the stream from now on: takes its listener and resumes it. */
@@ -66,7 +68,10 @@ class Http2Client implements Http2ClientConnection {
       duplex,
       clock: options.clock,
       keepAlive: options.keepAlive,
-      onClose: () => this.#closed(),
+      onClose: (error) => {
+        this.#closed();
+        options.onGone?.(error);
+      },
     });
   }
 
