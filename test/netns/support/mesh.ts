@@ -68,6 +68,11 @@ export class Ground {
     return directory;
   }
 
+  removeCgroup(directory: string): void {
+    rmdirSync(directory);
+    this.#cgroups.splice(this.#cgroups.indexOf(directory), 1);
+  }
+
   /** Everything away; processes must have ended. */
   close(): void {
     for (const redirector of this.#redirectors) redirector.uninstall();

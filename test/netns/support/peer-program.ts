@@ -54,8 +54,9 @@ async function serve(command: Extract<Command, { op: 'serve' }>): Promise<Endpoi
   return { address: bound.address, port: bound.port };
 }
 
-async function stopServing(): Promise<void> {
-  await Promise.all(servers.splice(0).map((server) => new Promise((resolve) => server.close(resolve))));
+/** Closes the listening sockets; connections go on. */
+function stopServing(): void {
+  for (const server of servers.splice(0)) server.close();
 }
 
 async function serveUdp(port: number): Promise<number> {
@@ -258,6 +259,8 @@ async function run(command: Command): Promise<unknown> {
       return touchHeld();
     case 'release':
       return release();
+    case 'setUid':
+      return process.setuid!(command.uid);
   }
 }
 

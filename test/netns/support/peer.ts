@@ -58,7 +58,8 @@ export type Command =
   | { op: 'bindAndListen'; host: string; port: number; reuse: boolean }
   | { op: 'hold'; host: string; port: number }
   | { op: 'touchHeld' }
-  | { op: 'release' };
+  | { op: 'release' }
+  | { op: 'setUid'; uid: number };
 
 export interface PeerOptions {
   uid?: number;
@@ -150,6 +151,11 @@ export class Peer {
 
   release(): Promise<void> {
     return this.#ask({ op: 'release' });
+  }
+
+  /** The program becomes another user, for good. */
+  setUid(uid: number): Promise<void> {
+    return this.#ask({ op: 'setUid', uid });
   }
 
   kill(): void {

@@ -8,7 +8,7 @@ import { originalDestination } from '#lib/tcp-socket.ts';
 import type { RelayReport } from './relay.ts';
 
 const CONNECTIONS_MAX = Number(process.argv[2]);
-const REMEMBERED_MAX = 256;
+const REMEMBERED_MAX = 4096;
 
 const report: RelayReport = {
   connections: { inbound4: 0, inbound6: 0, outbound4: 0, outbound6: 0 },

@@ -10,7 +10,7 @@ import type { Place } from './network.ts';
 
 export interface RelayReport {
   connections: Record<ListenerName, number>;
-  /** The last 256. */
+  /** The last 4096. */
   destinations: { name: ListenerName; address: string; port: number }[];
   refused: number;
   capEffective: string;
@@ -62,12 +62,15 @@ export class Relay {
   }
 
   report(): Promise<RelayReport> {
-    const reply = new Promise<RelayReport>((resolve, reject) => {
-      this.#child.once('message', (message) => resolve(message as RelayReport));
-      this.#child.once('exit', () => reject(new Error('the relay ended')));
+    return new Promise<RelayReport>((resolve, reject) => {
+      const onExit = () => reject(new Error('the relay ended'));
+      this.#child.once('exit', onExit);
+      this.#child.once('message', (message) => {
+        this.#child.off('exit', onExit);
+        resolve(message as RelayReport);
+      });
+      this.#child.send('report');
     });
-    this.#child.send('report');
-    return reply;
   }
 
   /** Takes no new connections and ends with its last one; resolves then. */
