@@ -30,6 +30,8 @@ export const Annotation = {
   shutdownGracePeriod: 'config.linkerd.io/shutdown-grace-period',
   /** Stamp of a meshed pod: the namespace of its control plane. */
   meshed: 'heddle.dev/meshed',
+  /** Destinations that connections leave for directly; `skip-subnets` is about sources, as in Linkerd. */
+  skipOutboundSubnets: 'config.heddle.dev/skip-outbound-subnets',
   /** `closed` (default) or `open`: what happens to traffic when agent and worker are both gone. */
   onAgentDown: 'config.heddle.dev/on-agent-down',
   /** `node` or `sidecar`. */
