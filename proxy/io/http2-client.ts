@@ -32,6 +32,8 @@ export function connectHttp2(duplex: Duplex, options: Http2ClientOptions): Http2
 }
 
 export interface Http2ClientConnection extends HttpClientConnection {
+  /** The peer's SETTINGS have arrived; before that the connection is `busy`. */
+  readonly isEstablished: boolean;
   readonly activeExchanges: number;
   /** Takes no further exchange and closes when those under way have ended. Idempotent. */
   drain(): void;
@@ -82,6 +84,10 @@ class Http2Client implements Http2ClientConnection {
   get state(): HttpClientState {
     if (this.#isClosed || this.#isDraining || this.#connection.fault !== null) return 'closed';
     return this.#connection.canOpen ? 'idle' : 'busy';
+  }
+
+  get isEstablished(): boolean {
+    return this.#connection.isEstablished;
   }
 
   get activeExchanges(): number {

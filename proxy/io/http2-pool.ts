@@ -36,6 +36,8 @@ export interface Http2Pool extends HttpService {
 }
 
 const CONNECTIONS_MAX = 8;
+/** From the connection to the peer's SETTINGS. */
+const SETTINGS_TIMEOUT_MS = 5_000;
 const WAITING_MAX = 10_000;
 
 interface Waiting {
@@ -115,7 +117,8 @@ class Pool implements Http2Pool {
   }
 
   #connectIfNeeded(): void {
-    if (this.#connecting > 0 || this.#waiting.size === 0 || this.#isClosed) return;
+    if (this.#connecting > 0 || this.#waiting.size === 0) return;
+    if ([...this.#connections].some(({ isEstablished }) => !isEstablished)) return;
     if (this.#connections.size >= (this.#options.connectionsMax ?? CONNECTIONS_MAX)) return;
     this.#connecting++;
     this.#options.connect(this.#abort.signal).then(
@@ -140,11 +143,17 @@ class Pool implements Http2Pool {
         this.#connections.delete(connection);
         this.#connectIfNeeded();
       },
-      onGone: (error) => onConnectionClosed?.(duplex, error),
+      onGone: (error) => {
+        deadline.cancel();
+        onConnectionClosed?.(duplex, error);
+        if (!connection.isEstablished) this.#onFailed(error ?? unestablished('closed before it sent SETTINGS'));
+      },
+    });
+    const deadline = clock.after(SETTINGS_TIMEOUT_MS, () => {
+      if (!connection.isEstablished) connection.close(unestablished('sent no SETTINGS in time'));
     });
     this.#connections.add(connection);
     this.#serve();
-    if (this.#isClosed) connection.drain();
   }
 
   /** Everybody who waited fails: the layers above know whether and where to try again. */
@@ -159,19 +168,28 @@ class Pool implements Http2Pool {
   }
 
   #serve(): void {
+    if (this.#isClosed && this.#waiting.size === 0) {
+      for (const connection of [...this.#connections]) connection.drain();
+      return;
+    }
     for (const waiting of this.#waiting) {
       const free = this.#free();
       if (free === undefined) break;
       this.#waiting.delete(waiting);
       waiting.request.attach(free.call(waiting.head, waiting.exchange, waiting.response));
     }
-    this.#connectIfNeeded();
+    if (this.#isClosed && this.#waiting.size === 0) this.#serve();
+    else this.#connectIfNeeded();
   }
 
   close(): void {
     if (this.#isClosed) return;
     this.#isClosed = true;
     if (this.#waiting.size === 0) this.#abort.abort();
-    for (const connection of [...this.#connections]) connection.drain();
+    this.#serve();
   }
+}
+
+function unestablished(what: string): HeddleError {
+  return new HeddleError('h2-not-established', `the peer ${what}`, { source: 'upstream', retry: 'yes' });
 }

@@ -85,6 +85,11 @@ export class Http2Connection<User> implements FrameSink {
     return this.#streams.size;
   }
 
+  /** The peer's SETTINGS have arrived: it speaks HTTP/2 and its limits are known. */
+  get isEstablished(): boolean {
+    return this.#control.hasPeerSettings;
+  }
+
   /** A header block has begun and not ended. */
   get hasOpenBlock(): boolean {
     return this.#messages.openBlockStream !== null;

@@ -36,8 +36,13 @@ export class ControlFrames<User> {
     this.#context = context;
   }
 
+  get hasPeerSettings(): boolean {
+    return this.#hasPeerSettings;
+  }
+
+  /** The peer has said how many streams it takes, and is not leaving. */
   get allowsStreams(): boolean {
-    return !this.#goawayReceived && !this.#isDraining;
+    return this.#hasPeerSettings && !this.#goawayReceived && !this.#isDraining;
   }
 
   get isLeaving(): boolean {

@@ -456,6 +456,7 @@ describe('against Node as the other side', () => {
   test('our client fetches from Node as the server, with trailers', async () => {
     const done = Promise.withResolvers<{ head: ResponseHead; body: string; trailer: string | undefined }>();
     let head: ResponseHead | null = null;
+    let isSent = false;
     let body = '';
     const client: Http2Connection<null> = new Http2Connection<null>(
       { ...HTTP2_DEFAULTS, role: 'client' },
@@ -474,7 +475,29 @@ describe('against Node as the other side', () => {
         onDrain: () => {},
         onGoaway: () => {},
         onPong: () => {},
-        onStreamClosed: () => {},
+        onStreamClosed: () => {
+          if (isSent || !client.canOpen) return;
+          isSent = true;
+          const headers = new HeaderList();
+          headers.add('x-a', 'b');
+          const stream = client.openStream(
+            {
+              method: 'POST',
+              scheme: 'http',
+              authority: 'a',
+              path: '/x',
+              version: 'HTTP/2',
+              headers,
+              bodyBytes: 'unknown',
+              upgrade: null,
+            },
+            false,
+            null,
+          );
+          client.sendData(stream, Buffer.from('hello '));
+          client.sendData(stream, Buffer.from('world'));
+          client.end(stream, null);
+        },
       },
     );
     const sessions: http2.Http2Session[] = [];
@@ -492,25 +515,6 @@ describe('against Node as the other side', () => {
       for (const session of sessions) session.destroy();
     });
     nodeServer.emit('connection', transport);
-    const headers = new HeaderList();
-    headers.add('x-a', 'b');
-    const stream = client.openStream(
-      {
-        method: 'POST',
-        scheme: 'http',
-        authority: 'a',
-        path: '/x',
-        version: 'HTTP/2',
-        headers,
-        bodyBytes: 'unknown',
-        upgrade: null,
-      },
-      false,
-      null,
-    );
-    client.sendData(stream, Buffer.from('hello '));
-    client.sendData(stream, Buffer.from('world'));
-    client.end(stream, null);
     transport.flush();
     const result = await done.promise;
     expect({
