@@ -14,6 +14,8 @@ export interface RuntimeFile {
 const FOLDERS = ['api', 'lib', 'proxy'] as const;
 const WIRE_PACKAGE = '@bufbuild/protobuf';
 const WIRE_ENTRY = 'dist/esm/wire/binary-encoding.js';
+/** Static imports and re-exports of an ES module as compilers write them: each on a line of its own. */
+const IMPORT = /^(?:import|export)\s(?:[^'"=;()]*\sfrom\s)?\s*['"]([^'"]+)['"]/gm;
 
 /** The files of a worker's runtime, sorted by name. `sourceRoot` is the directory of Heddle's package.json. */
 export function runtimeFiles(sourceRoot: string): RuntimeFile[] {
@@ -44,7 +46,7 @@ function wireFiles(sourceRoot: string): RuntimeFile[] {
   for (let name = pending.pop(); name !== undefined; name = pending.pop()) {
     const content = readFileSync(path.join(packageRoot, name));
     files.push({ name: path.join(target, name), content });
-    for (const [, specifier] of content.toString('utf8').matchAll(/^(?:import|export)\b[^'"]*?['"]([^'"]+)['"]/gm)) {
+    for (const [, specifier] of content.toString('utf8').matchAll(IMPORT)) {
       if (!specifier!.startsWith('.')) {
         throw new HeddleError('runtime-incomplete', `stage "${name}": expected no import of "${specifier}"`);
       }

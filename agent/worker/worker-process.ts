@@ -112,7 +112,7 @@ export class WorkerProcess {
   }
 
   kill(): void {
-    if (this.#hasExited) return;
+    if (this.#isReleased) return;
     try {
       signalPidfd(this.#pidfd, SIGKILL);
     } catch (error) {
