@@ -7,14 +7,13 @@ import type { HeddleError } from '#lib/errors.ts';
 import { failfastError } from '../balance/balancer.ts';
 import { type DiscoveryOptions, type EndpointSet, watchEndpoints } from '../control/discovery.ts';
 import type { Watch } from '../control/watch.ts';
-import type { Http1Pool, Http1PoolOptions } from '../io/http1-pool.ts';
 import type { Recorder } from '../observe/recorder.ts';
 import type { BreakerOptions } from './breaker.ts';
 import { Concrete, type ConcreteMember } from './concrete.ts';
 import type { Dial } from './dial.ts';
 import { CONNECT_BACKOFF, Endpoint, type EndpointOptions } from './endpoint.ts';
 import { type EndpointInfo, formatAddress } from './endpoint-info.ts';
-import { HttpEndpoint } from './http-endpoint.ts';
+import { HttpEndpoint, type Pools } from './http-endpoint.ts';
 import { type Backend, DEFAULT_LOAD, type MetaRef } from './policy.ts';
 import { backendLabels, parentLabels } from './ref-labels.ts';
 import { type Lease, Shared } from './shared.ts';
@@ -60,7 +59,7 @@ export interface BackendsOptions {
   random: () => number;
   recorder: Recorder;
   dial: Dial;
-  createPool(options: Http1PoolOptions): Http1Pool;
+  pools: Pools;
   discovery: DiscoveryOptions;
   isLocal(address: string): boolean;
 }
@@ -90,10 +89,10 @@ export class Backends {
   /** For requests. Null: the backend cannot be used. */
   http(backend: Backend, use: BackendUse, breaker: BreakerOptions | null): Lease<BackendTarget<HttpEndpoint>> | null {
     if (backend.kind === 'unusable') return null;
-    const { createPool } = this.#options;
+    const { pools } = this.#options;
     return this.#http.acquire(JSON.stringify([backend, use, breaker]), () =>
       this.#target(backend, use, 'http', (info) => {
-        return new HttpEndpoint({ ...this.#endpointOptions(backend, use, info), breaker, createPool });
+        return new HttpEndpoint({ ...this.#endpointOptions(backend, use, info), breaker, pools });
       }),
     );
   }

@@ -7,6 +7,7 @@ import { HeddleError } from '#lib/errors.ts';
 import type { Waiter } from '../balance/balancer.ts';
 import type { Exchange, Headers, HttpService, RequestHead, RequestStream, ResponseStream } from '../http.ts';
 import type { BackendRecorder, HttpRecorder } from '../observe/recorder.ts';
+import { ORIG_PROTO } from '../wire/orig-proto.ts';
 import type { ResponseClasses } from './classify.ts';
 import { DispatchReply } from './dispatch-reply.ts';
 import type { Ticket } from './endpoint.ts';
@@ -161,6 +162,8 @@ export class Dispatch implements RequestStream, Waiter<HttpEndpoint> {
     // After a connection that had gone stale a new one to the same endpoint is as good as another.
     const next = members.pick(this.#member) ?? (isReused ? members.pick() : null);
     if (!next) return false;
+    // What the way to the first endpoint needed is not for the next one.
+    this.request.headers.remove(ORIG_PROTO);
     this.#resend(next);
     return true;
   }
@@ -191,7 +194,7 @@ export class Dispatch implements RequestStream, Waiter<HttpEndpoint> {
     const ticket: Ticket = member.endpoint.begin(this.options.clock.nowMs());
     this.#reply.begin(member.endpoint, ticket);
     // With a connection at hand the body is under way at once: keeping it would only cost memory.
-    const isKept = !hasBody || !member.hasIdleConnection;
+    const isKept = !hasBody || !member.hasConnection(this.request);
     const held = this.#held;
     if (!isKept) this.#held = null;
     this.#upstream = member.call(headFor(this.request, member, required), this.#exchange, this.#reply);

@@ -1,15 +1,22 @@
 // What discovery says about one endpoint, in the worker's own words: where to dial, whom to expect there, how to talk.
 
-import type { WeightedAddr } from '#api/gen/destination.ts';
+import type { Http2ClientParams_KeepAlive, WeightedAddr } from '#api/gen/destination.ts';
 import type { IPAddress } from '#api/gen/net.ts';
 import { formatIpv4, formatIpv6 } from '#lib/ip-address.ts';
 import type { Labels } from '../observe/recorder.ts';
+import { translateDuration } from './translate-values.ts';
 
 export interface PeerIdentity {
   /** Sent as SNI. */
   serverName: string;
   /** One of the peer's SANs must equal this: a DNS name or a `spiffe://` URI. */
   name: string;
+}
+
+export interface KeepAliveInfo {
+  intervalMs: number;
+  timeoutMs: number;
+  whileIdle: boolean;
 }
 
 export interface EndpointInfo {
@@ -26,6 +33,8 @@ export interface EndpointInfo {
   transportPort: number | null;
   /** Replaces `:authority` on gateways of other clusters. */
   authorityOverride: string | null;
+  /** Pings on HTTP/2 connections; null: none. */
+  keepAlive: KeepAliveInfo | null;
   /** As discovery sent them, without the prefix `dst_`. */
   labels: Labels;
 }
@@ -45,6 +54,7 @@ export function plainEndpoint(address: string, port: number, noTlsReason: string
     hint: null,
     transportPort: null,
     authorityOverride: null,
+    keepAlive: null,
     labels: {},
   };
 }
@@ -70,6 +80,7 @@ export function readEndpoint(
     hint: message.protocolHint?.protocol?.$case ?? null,
     transportPort: message.protocolHint?.opaqueTransport?.inboundPort || null,
     authorityOverride: message.authorityOverride?.authorityOverride || null,
+    keepAlive: readKeepAlive(message.http2?.keepAlive),
     labels,
   };
 }
@@ -103,6 +114,9 @@ export function isSameEndpoint(a: EndpointInfo, b: EndpointInfo): boolean {
     a.hint === b.hint &&
     a.transportPort === b.transportPort &&
     a.authorityOverride === b.authorityOverride &&
+    a.keepAlive?.intervalMs === b.keepAlive?.intervalMs &&
+    a.keepAlive?.timeoutMs === b.keepAlive?.timeoutMs &&
+    a.keepAlive?.whileIdle === b.keepAlive?.whileIdle &&
     isSameLabels(a.labels, b.labels)
   );
 }
@@ -123,6 +137,13 @@ function readIdentity(message: WeightedAddr['tlsIdentity']): PeerIdentity | null
     default:
       return null;
   }
+}
+
+/** Only with both durations. */
+function readKeepAlive(message: Http2ClientParams_KeepAlive | undefined): KeepAliveInfo | null {
+  const intervalMs = translateDuration(message?.interval);
+  const timeoutMs = translateDuration(message?.timeout);
+  return intervalMs && timeoutMs ? { intervalMs, timeoutMs, whileIdle: message?.whileIdle ?? false } : null;
 }
 
 function isSameLabels(a: Labels, b: Labels): boolean {
