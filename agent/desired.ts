@@ -2,9 +2,11 @@
 // of the pod, its namespace, what the runtime said and the node's settings. Annotations that cannot be read do no harm
 // to anything but their own meaning: they are named, and the default counts.
 
+import { Annotation } from '#api/names.ts';
 import type { WorkerConfig } from '#api/worker-config.ts';
-import { type AnnotationProblem, decideMesh, MESH_DEFAULTS, type PodMeshConfig, podMeshConfig } from '#kube/meshed.ts';
+import { type AnnotationProblem, decideMesh, MESH_DEFAULTS, podMeshConfig } from '#kube/meshed.ts';
 import type { Namespace, Pod } from '#kube/resources.ts';
+import { planRedirect } from './redirect/plan.ts';
 import type { RedirectPlan } from './redirect/redirector.ts';
 import type { Sandbox } from './sandboxes.ts';
 import { type MeshSettings, workerConfig } from './worker-config.ts';
@@ -27,6 +29,15 @@ export interface DesiredInput {
   settings: MeshSettings;
 }
 
+/** Read by plan.ts, which reports them itself. */
+const PLAN_ANNOTATIONS: readonly string[] = [
+  Annotation.skipInboundPorts,
+  Annotation.skipOutboundPorts,
+  Annotation.skipOutboundSubnets,
+  Annotation.skipSubnets,
+  Annotation.onAgentDown,
+];
+
 export function desiredState(input: DesiredInput): Desired {
   const { sandbox, namespace, settings, hasSynced } = input;
   if (sandbox.pod.namespace === settings.controlPlaneNamespace) {
@@ -45,15 +56,17 @@ export function desiredState(input: DesiredInput): Desired {
     return { kind: 'waiting', reason: `pod "${podName(sandbox)}" is not known to the agent's source yet` };
   const defaults = { ...MESH_DEFAULTS, inboundPolicy: settings.defaultInboundPolicy };
   const mesh = podMeshConfig(input.pod, namespace, defaults);
-  problems.push(...describeProblems(mesh.problems, sandbox));
+  const { plan, problems: planProblems } = planRedirect({
+    podAnnotations: annotations,
+    namespaceAnnotations: namespace?.metadata.annotations ?? {},
+  });
+  const others = mesh.problems.filter(({ annotation }) => !PLAN_ANNOTATIONS.includes(annotation));
+  problems.push(...describeProblems(others, sandbox));
+  problems.push(...planProblems.map(({ message }) => `pod "${podName(sandbox)}": ${message}; the rest has its effect`));
   if (mesh.mode === 'sidecar') return { kind: 'unmeshed', reason: 'sidecar mode', problems };
   const config = workerConfig(input.pod, sandbox.ips, mesh, settings);
-  return {
-    kind: 'meshed',
-    config: { ...config, pod: { ...config.pod, uid: sandbox.pod.uid } },
-    plan: planOf(mesh),
-    problems,
-  };
+  const withUid = { ...config, pod: { ...config.pod, uid: sandbox.pod.uid } };
+  return { kind: 'meshed', config: withUid, plan, problems };
 }
 
 /** One sentence for each annotation that could not be read, naming the object, the annotation, the value and the remedy. */
@@ -62,20 +75,6 @@ function describeProblems(problems: readonly AnnotationProblem[], sandbox: Pick<
     const name = on === 'pod' ? podName(sandbox) : sandbox.pod.namespace;
     return `${on} "${name}": annotation "${annotation}": ${message}; the default counts until it is corrected`;
   });
-}
-
-function planOf(mesh: PodMeshConfig): RedirectPlan {
-  const ranges = (ports: PodMeshConfig['opaquePorts']) => ports.map(([from, to]) => ({ from, to }));
-  return {
-    inbound: true,
-    outbound: true,
-    failOpen: mesh.onAgentDown === 'open',
-    skipInboundPorts: ranges(mesh.skipInboundPorts),
-    skipOutboundPorts: ranges(mesh.skipOutboundPorts),
-    skipOutboundCidrs: [],
-    // Linkerd's annotation names clients, not servers: packets from there reach the application untouched.
-    skipInboundCidrs: mesh.skipSubnets,
-  };
 }
 
 export function podName({ pod }: Pick<Sandbox, 'pod'>): string {

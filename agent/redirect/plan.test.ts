@@ -40,7 +40,8 @@ describe('annotations', () => {
       [Annotation.onAgentDown]: 'open',
     });
     expect(problems).toEqual([]);
-    expect(plan.skipInboundPorts).toEqual([CONTROL, { from: 22, to: 22 }, { from: 8000, to: 8010 }]);
+    // Added to the default, where the outbound list replaces it: as in Linkerd.
+    expect(plan.skipInboundPorts).toEqual([CONTROL, ...GALERA, { from: 22, to: 22 }, { from: 8000, to: 8010 }]);
     expect(plan.skipOutboundPorts).toEqual([CONTROL, { from: 3306, to: 3306 }]);
     expect(plan.skipOutboundCidrs).toEqual(['192.0.2.0/24']);
     expect(plan.skipInboundCidrs).toEqual(['10.9.0.0/16', 'fd00::/8']);
@@ -80,7 +81,7 @@ describe('what is not understood', () => {
       [Annotation.onAgentDown]: '?',
     });
     expect(problems).toHaveLength(3);
-    expect(plan.skipInboundPorts).toEqual([CONTROL, { from: 80, to: 80 }, { from: 81, to: 81 }]);
+    expect(plan.skipInboundPorts).toEqual([CONTROL, ...GALERA, { from: 80, to: 80 }, { from: 81, to: 81 }]);
     expect(plan.skipInboundCidrs).toEqual(['10.0.0.0/8']);
     expect(plan.failOpen).toBe(false);
   });
@@ -88,7 +89,7 @@ describe('what is not understood', () => {
   test('too many entries end at the bound', () => {
     const value = Array.from({ length: SKIP_ENTRIES_MAX + 1 }, (_, index) => index + 1).join(',');
     const { plan, problems } = planOf({ [Annotation.skipInboundPorts]: value });
-    expect(plan.skipInboundPorts).toHaveLength(1 + SKIP_ENTRIES_MAX);
+    expect(plan.skipInboundPorts).toHaveLength(1 + GALERA.length + SKIP_ENTRIES_MAX);
     expect(problems.map(({ message }) => message)).toEqual([
       `read annotation "${Annotation.skipInboundPorts}" with "${SKIP_ENTRIES_MAX + 1} entries": expected at most ${SKIP_ENTRIES_MAX}`,
     ]);

@@ -32,17 +32,17 @@ export interface PlanResult {
 /** Works out the plan of a meshed pod. Never throws. */
 export function planRedirect(input: PlanInput): PlanResult {
   const problems: HeddleError[] = [];
-  const ports = (annotation: string) => {
-    const ranges = list(input, annotation, DEFAULT_SKIP_PORTS, problems, parsePortRange, PORT_REMEDY);
-    return [CONTROL_PORTS, ...ranges];
-  };
+  const ports = (annotation: string, fallback: string) =>
+    list(input, annotation, fallback, problems, parsePortRange, PORT_REMEDY);
+  const defaults = DEFAULT_SKIP_PORTS.split(',').flatMap((port) => parsePortRange(port) ?? []);
   const networks = (annotation: string) => list(input, annotation, '', problems, parseNetwork, NETWORK_REMEDY);
   const plan: RedirectPlan = {
     inbound: true,
     outbound: true,
     failOpen: failOpen(input, problems),
-    skipInboundPorts: ports(Annotation.skipInboundPorts),
-    skipOutboundPorts: ports(Annotation.skipOutboundPorts),
+    // Linkerd's quirk: the annotation is added to the inbound default, and replaces the outbound one.
+    skipInboundPorts: [CONTROL_PORTS, ...defaults, ...ports(Annotation.skipInboundPorts, '')],
+    skipOutboundPorts: [CONTROL_PORTS, ...ports(Annotation.skipOutboundPorts, DEFAULT_SKIP_PORTS)],
     skipOutboundCidrs: networks(Annotation.skipOutboundSubnets),
     // Sources only, as in Linkerd: taking destinations out as well would silently send their traffic in clear.
     skipInboundCidrs: networks(Annotation.skipSubnets),
