@@ -3,28 +3,19 @@
 import { mkdirSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { makeAuthority, makeLeaf } from '../../test/support/certificates.ts';
-import { type Program, startProgram } from '../program.ts';
-
-export interface HaproxyPairOptions {
-  directory: string;
-  clientNetns: string;
-  serverNetns: string;
-  /** Where the server's side listens. */
-  serverAddress: string;
-  /** The origin, in the server's namespace. */
-  origin: string;
-  mode: 'http' | 'tcp';
-}
+import { startProgram } from '../program.ts';
+import type { Pair, PairOptions } from './system.ts';
 
 const CLIENT_PORT = 15_001;
 const SERVER_PORT = 15_443;
 
 /** Starts both and returns them with the address that the client's namespace dials. */
-export async function startHaproxyPair(options: HaproxyPairOptions): Promise<{ url: string; programs: Program[] }> {
+export async function startHaproxyPair(options: PairOptions): Promise<Pair> {
   const { directory, mode, serverAddress } = options;
   mkdirSync(directory, { recursive: true });
   writeCertificates(directory);
   const tls = `ssl crt ${directory}/leaf.pem ca-file ${directory}/anchor.pem verify required ssl-min-ver TLSv1.3`;
+  const h2 = mode === 'http2' ? ' proto h2' : '';
   writeFileSync(
     path.join(directory, 'client.cfg'),
     config(
@@ -35,7 +26,7 @@ export async function startHaproxyPair(options: HaproxyPairOptions): Promise<{ u
   );
   writeFileSync(
     path.join(directory, 'server.cfg'),
-    config(mode, `${serverAddress}:${SERVER_PORT} ${tls}`, options.origin),
+    config(mode, `${serverAddress}:${SERVER_PORT} ${tls}${h2}`, `${options.origin}${h2}`),
   );
   const start = (name: string, netns: string, port: number, host: string) =>
     startProgram({
@@ -48,19 +39,20 @@ export async function startHaproxyPair(options: HaproxyPairOptions): Promise<{ u
     await start('server', options.serverNetns, SERVER_PORT, serverAddress),
     await start('client', options.clientNetns, CLIENT_PORT, '127.0.0.1'),
   ];
-  return { url: `http://127.0.0.1:${CLIENT_PORT}/`, programs };
+  return { host: '127.0.0.1', port: CLIENT_PORT, programs };
 }
 
-function config(mode: string, bind: string, server: string): string {
+function config(mode: PairOptions['mode'], bind: string, server: string): string {
+  const isHttp = mode !== 'tcp';
   return `global
   nbthread 1
   maxconn 8000
 defaults
-  mode ${mode}
+  mode ${isHttp ? 'http' : 'tcp'}
   timeout connect 5s
   timeout client 60s
   timeout server 60s
-${mode === 'http' ? '  option http-keep-alive\n  http-reuse always\n' : ''}
+${isHttp ? '  option http-keep-alive\n  http-reuse always\n' : ''}
 frontend in
   bind ${bind}
   default_backend out
