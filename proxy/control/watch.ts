@@ -27,6 +27,14 @@ export interface WatchListener {
   end(status: LinkStatus): void;
 }
 
+/** No such thing, or no such service: an answer, and not a fault of the connection. */
+export const ABSENT: ReadonlySet<number> = new Set([
+  GrpcCode.notFound,
+  GrpcCode.unimplemented,
+  GrpcCode.invalidArgument,
+  GrpcCode.failedPrecondition,
+]);
+
 /** Where streams come from: the agent's link in node mode, gRPC in drop-in mode. */
 export interface WatchTransport {
   /**
@@ -94,6 +102,11 @@ export class Watch<T> {
   /** Since when (worker's clock) the value may be out of date because no stream feeds it; null while one does. */
   get staleSinceMs(): number | null {
     return this.#staleSinceMs;
+  }
+
+  /** Out of touch with whoever could answer: the value, if there is one, is the only one to be had. */
+  get isCut(): boolean {
+    return this.#staleSinceMs !== null && this.#status !== null && !ABSENT.has(this.#status.code);
   }
 
   /** True when there is something to act upon: a value, or an answer that there is none. */
@@ -184,7 +197,7 @@ export class Watch<T> {
     this.#idle = clock.after(idleMs, () => {
       this.#idle = null;
       // With the control plane out of reach the last answer is the only one there is: it outlives its idle time.
-      if (this.#staleSinceMs !== null && this.#value !== undefined && !this.#isTerminal) {
+      if (this.isCut && this.#value !== undefined) {
         this.#armIdle();
         return;
       }
