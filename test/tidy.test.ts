@@ -75,7 +75,7 @@ describe('layers', () => {
         importsOf(text)
           .map((specifier) => folderOf(file, specifier))
           .filter((target): target is string => target !== null)
-          .filter((target) => !ALLOWED[folder]!.includes(target.split('/')[0]!))
+          .filter((target) => target !== 'package.json' && !ALLOWED[folder]!.includes(target.split('/')[0]!))
           .map((target) => `${file} -> ${target}`),
       );
     expect(wrong).toEqual([]);
@@ -87,7 +87,7 @@ describe('layers', () => {
       .flatMap(({ file, text }) =>
         importsOf(text)
           .map((specifier) => folderOf(file, specifier))
-          .filter((target): target is string => target?.startsWith('proxy/'))
+          .filter((target): target is string => target?.startsWith('proxy/') === true)
           .filter((target) => target.split('/').length > 2 && !PROXY_ALLOWED[folder]!.includes(target.split('/')[1]!))
           .map((target) => `${file} -> ${target}`),
       );
