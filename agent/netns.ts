@@ -6,7 +6,7 @@ import { fstatSync, openSync, stat } from 'node:fs';
 import { isNativeError } from 'node:util/types';
 import { LISTENER_NAMES, type ListenerName } from '#api/worker-link.ts';
 import { assert, HeddleError } from '#lib/errors.ts';
-import { close, duplicate, isErrno, setns } from '#lib/libc.ts';
+import { close, duplicate, isErrno, setns, unshare } from '#lib/libc.ts';
 import { netnsCookie, openTcpListener, openTcpSocket } from '#lib/tcp-socket.ts';
 
 /** Connections that wait in the kernel while the worker is being replaced. */
@@ -89,6 +89,17 @@ export function inNetns<T>(fd: number, work: () => T): T {
   }
   assert(!(result instanceof Promise), 'work inside a network namespace is synchronous');
   return result;
+}
+
+/** Makes a network namespace that lives as long as the returned descriptor (and what is in it). */
+export function createNetns(): number {
+  const homeNetns = home();
+  unshare();
+  try {
+    return openSync('/proc/thread-self/ns/net', 'r');
+  } finally {
+    returnHome(homeNetns);
+  }
 }
 
 function returnHome(homeNetns: number): void {

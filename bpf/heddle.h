@@ -11,7 +11,8 @@
 #include <bpf/bpf_helpers.h>
 
 /* Limits. */
-#define PODS_MAX 1024
+/* One more than pods on a node: the agent's probe is one too. */
+#define PODS_MAX 1025
 #define ADDRESSES_MAX 8192
 #define LISTENERS_PER_POD 4
 #define SKIP_PORTS_MAX 131072

@@ -16,6 +16,7 @@ const Command = {
   infoByFd: 15,
   linkCreate: 28,
   linkUpdate: 29,
+  linkDetach: 34,
 } as const;
 
 /** enum bpf_attach_type. */
@@ -100,6 +101,13 @@ export function updateLink(linkFd: number, programFd: number): void {
   attributes.writeUInt32LE(linkFd, 0);
   attributes.writeUInt32LE(programFd, 4);
   check(bpf(Command.linkUpdate, attributes, []), 'replace the program of a link');
+}
+
+/** Detaches a link at once; closing and unpinning alone leave that to the kernel's own time. */
+export function detachLink(linkFd: number): void {
+  const attributes = allocate(16);
+  attributes.writeUInt32LE(linkFd, 0);
+  check(bpf(Command.linkDetach, attributes, []), 'detach a link');
 }
 
 export interface LinkInfo {

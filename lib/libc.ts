@@ -138,6 +138,7 @@ export function syscall(name: keyof typeof SYS.x64, ...args: readonly bigint[]):
 
 const closeFn = bind('close', { arguments: ['i32'], return: 'i32' });
 const dupFn = bind('fcntl', { arguments: ['i32', 'i32', 'i64'], return: 'i32' });
+const unshareFn = bind('unshare', { arguments: ['i32'], return: 'i32' });
 const setnsFn = bind('setns', { arguments: ['i32', 'i32'], return: 'i32' });
 
 const F_DUPFD_CLOEXEC = 1030;
@@ -175,6 +176,11 @@ export function setCloseOnExec(fd: number, closed: boolean): void {
 /** Moves the calling thread into the network namespace of `fd`. Needs CAP_SYS_ADMIN. */
 export function setns(fd: number, kind = CLONE_NEWNET): void {
   check(setnsFn(fd, kind), `enter the namespace of descriptor "${fd}"`);
+}
+
+/** Gives the calling thread a new namespace of the kind. Needs CAP_SYS_ADMIN. */
+export function unshare(kind = CLONE_NEWNET): void {
+  check(unshareFn(kind), 'make a namespace');
 }
 
 const prctlFn = bind('prctl', { arguments: ['i32', 'u64', 'u64', 'u64', 'u64'], return: 'i32' });

@@ -3,7 +3,7 @@
 
 import { HeddleError } from './errors.ts';
 import { formatIpv4, formatIpv6, isIpv4, parseIp } from './ip-address.ts';
-import { addressOf, allocate, bind, check, close, errno, isErrno, SystemError } from './libc.ts';
+import { addressOf, allocate, bind, check, close, errno, isErrno, nameOfErrno, SystemError } from './libc.ts';
 
 const AF_INET = 2;
 const AF_INET6 = 10;
@@ -27,6 +27,9 @@ export const SocketOption = {
 
 const socketFn = bind('socket', { arguments: ['i32', 'i32', 'i32'], return: 'i32' });
 const bindFn = bind('bind', { arguments: ['i32', 'pointer', 'u32'], return: 'i32' });
+const connectFn = bind('connect', { arguments: ['i32', 'pointer', 'u32'], return: 'i32' });
+const acceptFn = bind('accept4', { arguments: ['i32', 'pointer', 'pointer', 'i32'], return: 'i32' });
+const pollFn = bind('poll', { arguments: ['pointer', 'u64', 'i32'], return: 'i32' });
 const listenFn = bind('listen', { arguments: ['i32', 'i32'], return: 'i32' });
 const getsocknameFn = bind('getsockname', { arguments: ['i32', 'pointer', 'pointer'], return: 'i32' });
 const getsockoptFn = bind('getsockopt', { arguments: ['i32', 'i32', 'i32', 'pointer', 'pointer'], return: 'i32' });
@@ -95,6 +98,38 @@ export function openTcpListener(options: { address: string; port: number; backlo
     close(fd);
     throw error;
   }
+}
+
+/** Starts to connect; the end of it, good or bad, is for {@link waitForSocket} and {@link socketError} to tell. */
+export function startConnect(fd: number, address: string, port: number): void {
+  const encoded = encodeSocketAddress(address, port);
+  const result = connectFn(fd, encoded, encoded.length);
+  if (result < 0 && nameOfErrno(errno()) === 'EINPROGRESS') return;
+  check(result, `connect to "${address}" port "${port}"`);
+}
+
+/** The pending error of a socket, and clears it; null when there is none. */
+export function socketError(fd: number): string | null {
+  const value = socketOption(fd, SocketLevel.socket, SocketOption.error);
+  return value === 0 ? null : nameOfErrno(value);
+}
+
+const POLLIN = 1;
+const POLLOUT = 4;
+
+/** Blocks the whole thread until the socket can be read or accepts (`in`), or has connected (`out`); false when not. */
+export function waitForSocket(fd: number, what: 'in' | 'out', timeoutMs: number): boolean {
+  const poll = allocate(8);
+  poll.writeInt32LE(fd, 0);
+  poll.writeInt16LE(what === 'in' ? POLLIN : POLLOUT, 4);
+  return check(pollFn(poll, 1n, timeoutMs), `wait for descriptor "${fd}"`) === 1;
+}
+
+/** The next waiting connection, non-blocking and close-on-exec; null when there is none. */
+export function acceptSocket(fd: number): number | null {
+  const result = acceptFn(fd, null, null, SOCK_NONBLOCK | SOCK_CLOEXEC);
+  if (result < 0 && ['EAGAIN', 'ECONNABORTED'].includes(nameOfErrno(errno()))) return null;
+  return check(result, `accept on descriptor "${fd}"`);
 }
 
 /** The local address of a socket; null when it is not an IP socket. */

@@ -3,7 +3,7 @@
 
 import { HeddleError } from '#lib/errors.ts';
 import { type IpNetwork, parseIp } from '#lib/ip-address.ts';
-import { POD_SLOTS_MAX, type PortRange } from './redirector.ts';
+import { POD_SLOTS_MAX, type PortRange, PROBE_SLOT } from './redirector.ts';
 
 /** Names the pin directory. Raised with every change of a map's layout or of what a program expects of it. */
 export const PIN_SCHEMA = 'v1';
@@ -145,7 +145,7 @@ export function u64(value: bigint): Buffer {
 
 /** The key of a pod's listener in the SOCKMAP: `index` is its place in LISTENER_NAMES. */
 export function listenerKey(slot: number, index: number): Buffer {
-  if (!Number.isInteger(slot) || slot < 0 || slot >= POD_SLOTS_MAX) {
+  if (!Number.isInteger(slot) || slot < 0 || slot > PROBE_SLOT) {
     throw new HeddleError('bad-slot', `redirect slot "${slot}": expected a number from 0 to ${POD_SLOTS_MAX - 1}`);
   }
   return u32(slot * LISTENERS_PER_POD + index);

@@ -5,6 +5,7 @@ import { rmSync } from 'node:fs';
 import {
   type AttachType,
   createLink,
+  detachLink,
   type LinkInfo,
   linkInfo,
   openPinned,
@@ -35,7 +36,7 @@ export function ensureLink(link: LinkTarget): 'kept' | 'updated' | 'created' {
   const fd = createLink(link);
   try {
     // A link whose cgroup or namespace is gone stays behind as a pin of nothing.
-    if (existing) rmSync(link.pin);
+    if (existing) removeLink(link.pin);
     pinObject(fd, link.pin);
   } finally {
     close(fd);
@@ -57,15 +58,17 @@ export function replaceProgram(pin: string, programFd: number): boolean {
   }
 }
 
-/** Detaches and forgets; true when there was a pin. */
+/** Detaches, at once, and forgets; true when there was a pin. */
 export function removeLink(pin: string): boolean {
+  const fd = openIfPinned(pin);
+  if (fd === null) return false;
   try {
-    rmSync(pin);
-    return true;
-  } catch (error) {
-    if (isErrno(error, 'ENOENT')) return false;
-    throw error;
+    detachLink(fd);
+  } finally {
+    close(fd);
   }
+  rmSync(pin);
+  return true;
 }
 
 /** How the link differs from what it should be, in words; null when it does not. */
@@ -83,16 +86,20 @@ export function inspectLink(link: Omit<LinkTarget, 'targetFd'>): string | null {
 }
 
 function readPin(pin: string): LinkInfo | null {
-  let fd: number;
-  try {
-    fd = openPinned(pin);
-  } catch (error) {
-    if (isErrno(error, 'ENOENT')) return null;
-    throw error;
-  }
+  const fd = openIfPinned(pin);
+  if (fd === null) return null;
   try {
     return linkInfo(fd);
   } finally {
     close(fd);
+  }
+}
+
+function openIfPinned(pin: string): number | null {
+  try {
+    return openPinned(pin);
+  } catch (error) {
+    if (isErrno(error, 'ENOENT')) return null;
+    throw error;
   }
 }

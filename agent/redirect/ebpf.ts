@@ -193,7 +193,7 @@ export class EbpfRedirector implements Redirector {
     // First what redirects, then what the redirected still need.
     for (const { program } of [...SHARED].reverse()) removeLink(this.#sharedPin(program));
     for (const name of readdirSync(bpffsDir)) {
-      if (isOwnDirectory(name)) rmSync(path.join(bpffsDir, name), { recursive: true });
+      if (isOwnDirectory(name)) removePins(path.join(bpffsDir, name));
     }
     releaseBpffs(bpffsDir);
   }
@@ -207,7 +207,7 @@ export class EbpfRedirector implements Redirector {
     const current = path.basename(path.dirname(this.#links));
     for (const name of readdirSync(bpffsDir)) {
       if (!/^v\d+$/.test(name) || name === current) continue;
-      rmSync(path.join(bpffsDir, name), { recursive: true });
+      removePins(path.join(bpffsDir, name));
       this.#log.info('removed the programs of another version', { schema: name });
     }
   }
@@ -273,6 +273,12 @@ export class EbpfRedirector implements Redirector {
 /** Of any schema, and unfinished loads. */
 function isOwnDirectory(name: string): boolean {
   return /^v\d+$/.test(name) || name.startsWith('loading-');
+}
+
+function removePins(directory: string): void {
+  const links = path.join(directory, 'links');
+  if (existsSync(links)) for (const name of readdirSync(links)) removeLink(path.join(links, name));
+  rmSync(directory, { recursive: true });
 }
 
 /** Every address in the namespace, of interfaces that are up. */

@@ -80,3 +80,5 @@ export interface WorkerProcess {
 
 /** Bound of `slot`; the size of the kernel maps follows from it. */
 export const POD_SLOTS_MAX = 1024;
+/** The slot of the probe, behind those of pods. */
+export const PROBE_SLOT = POD_SLOTS_MAX;

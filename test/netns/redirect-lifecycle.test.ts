@@ -1,10 +1,14 @@
 import { execFileSync } from 'node:child_process';
-import { existsSync, readdirSync, rmSync } from 'node:fs';
+import { existsSync, readdirSync } from 'node:fs';
 import path from 'node:path';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test, vi } from 'vitest';
 import { closeListeners, openListeners } from '#agent/netns.ts';
 import { EbpfRedirector } from '#agent/redirect/ebpf.ts';
+import { removeLink } from '#agent/redirect/ebpf-links.ts';
+import { chooseRedirector, probeRedirector } from '#agent/redirect/probe.ts';
+import type { Redirector, RedirectTarget } from '#agent/redirect/redirector.ts';
 import { BpfMap, linkInfo, openPinned } from '#lib/bpf.ts';
+import { HeddleError } from '#lib/errors.ts';
 import { close } from '#lib/libc.ts';
 import { silentLog } from '#lib/log.ts';
 import { Ground, MeshedPod, makeTarget, startRelay } from './support/mesh.ts';
@@ -270,7 +274,7 @@ describe('an application that starts again', () => {
     for (const attempt of attempts) expect(await server.bindAndListen(attempt)).toBe(null);
     expect(redirector.counters().bind_shared! - before).toBe(3n);
 
-    for (const name of ['heddle_bind4', 'heddle_bind6']) rmSync(path.join(ground.bpffsDir, 'v1/links', name));
+    for (const name of ['heddle_bind4', 'heddle_bind6']) removeLink(path.join(ground.bpffsDir, 'v1/links', name));
     expect(await server.bindAndListen(attempts[0]!)).toBe('EADDRINUSE');
     expect(redirector.verify(pod.target).map(({ cause }) => cause)).toEqual([
       expect.stringMatching(/heddle_bind4" is not pinned/),
@@ -308,10 +312,13 @@ describe('verification', () => {
         map.close();
       };
     const damages: [string, () => void][] = [
-      [`link "${path.join(links, podPin)}" is not pinned`, () => rmSync(path.join(links, podPin))],
+      [`link "${path.join(links, podPin)}" is not pinned`, () => removeLink(path.join(links, podPin))],
       [`link "${path.join(links, podPin)}" is detached`, () => detachLink(podPin)],
       [`link "${path.join(links, 'heddle_connect4')}" is detached`, () => detachLink('heddle_connect4')],
-      [`link "${path.join(links, 'heddle_sockops')}" is not pinned`, () => rmSync(path.join(links, 'heddle_sockops'))],
+      [
+        `link "${path.join(links, 'heddle_sockops')}" is not pinned`,
+        () => removeLink(path.join(links, 'heddle_sockops')),
+      ],
       ['entry is missing in map "pods"', clear('pods')],
       [`address "${a.ipv4}" is not steered`, clear('addresses')],
       ['a skipped port is missing', clear('skip_ports')],
@@ -477,4 +484,67 @@ test('uninstalling leaves nothing: pods connect directly, pins and mount are gon
   redirector.uninstall();
   redirector = ground.redirector();
   expect(redirector.attachedPods()).toEqual([]);
+});
+
+describe('the probe', () => {
+  const withObject = (objectPath: string) =>
+    new EbpfRedirector({ bpffsDir: ground.bpffsDir, cgroupRoot: ground.cgroupRoot, objectPath, log: silentLog });
+
+  test('carries a connection through the programs and leaves nothing behind', () => {
+    const before = redirector.counters();
+    probeRedirector(redirector);
+    const after = redirector.counters();
+    expect(after.outbound_redirected! - before.outbound_redirected!).toBe(1n);
+    expect(after.outbound_accepted! - before.outbound_accepted!).toBe(1n);
+    expect(redirector.attachedPods()).toEqual([]);
+    expect(linkPins().filter((name) => name.startsWith('pod_'))).toEqual([]);
+  });
+
+  test('notices that a program is missing', () => {
+    for (const [program, symptom] of [
+      ['heddle_connect4', 'did not arrive at the listener'],
+      ['heddle_sockops', 'the original destination is "undefined:undefined"'],
+      ['heddle_getsockopt', 'the original destination is "undefined:undefined"'],
+    ] as const) {
+      const broken: Redirector = Object.create(redirector, {
+        attach: {
+          value: (target: RedirectTarget) => {
+            redirector.attach(target);
+            removeLink(path.join(ground.bpffsDir, 'v1/links', program));
+          },
+        },
+        detach: { value: (target: RedirectTarget) => redirector.detach(target) },
+      });
+      expect(() => probeRedirector(broken)).toThrow(symptom);
+    }
+  });
+
+  test('chooses the first that works, and says why another does not', () => {
+    redirector.uninstall();
+    const missing = withObject('/nowhere/heddle.bpf.o');
+    const { redirector: chosen, rejected } = chooseRedirector([missing, redirector], silentLog);
+    expect(chosen).toBe(redirector);
+    expect(rejected.map(({ kind, reason }) => [kind, reason.code])).toEqual([['ebpf', 'bpf-object-missing']]);
+    expect(() => chooseRedirector([missing], silentLog)).toThrow(
+      'expected eBPF or nftables to work (ebpf: load eBPF object',
+    );
+    redirector = ground.redirector();
+  });
+
+  test('does not give up a kind that has pods', async () => {
+    const pod = await MeshedPod.start(redirector, a);
+    const failing: Redirector = Object.create(redirector, {
+      start: { value: () => {} },
+      attach: {
+        value: () => {
+          throw new HeddleError('bpf-load-failed', 'a failure made for this test');
+        },
+      },
+      detach: { value: () => {} },
+      attachedPods: { value: () => redirector.attachedPods() },
+    });
+    expect(() => chooseRedirector([failing], silentLog)).toThrow('a failure made for this test');
+    expect(redirector.verify(pod.target)).toEqual([]);
+    await pod.stop();
+  });
 });

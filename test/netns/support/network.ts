@@ -3,8 +3,9 @@
 // process id; everything is removed at close, and at the latest when the process exits.
 
 import { execFileSync } from 'node:child_process';
-import { closeSync } from 'node:fs';
-import { openNetns } from '#agent/netns.ts';
+import { closeSync, writeFileSync } from 'node:fs';
+import path from 'node:path';
+import { inNetns, openNetns } from '#agent/netns.ts';
 
 /** A namespace: a pod, or the node that joins them. */
 export interface Place {
@@ -67,6 +68,11 @@ export class Network {
   removePod(pod: Place): void {
     this.#places.splice(this.#places.indexOf(pod), 1);
     remove(pod);
+  }
+
+  /** Writes a file below /proc/sys as seen in the pod. */
+  setSysctl(place: Place, name: string, value: string): void {
+    inNetns(place.netnsFd, () => writeFileSync(path.join('/proc/sys', name), value));
   }
 
   close(): void {
