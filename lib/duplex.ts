@@ -38,6 +38,11 @@ export interface Duplex {
   write(bytes: Uint8Array): boolean;
   /** Half-close: FIN after the queued bytes. Idempotent. */
   end(): void;
+  /**
+   * `end`, and no interest in what the peer still sends: the stream closes as soon as its queued bytes have left,
+   * without waiting for the peer to finish. `onClose` follows. Idempotent.
+   */
+  abandon(): void;
   /** Drop the stream now; a TCP peer sees RST. `onClose` follows. Idempotent. */
   reset(error?: HeddleError): void;
   pause(): void;

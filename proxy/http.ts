@@ -43,7 +43,7 @@ export interface RequestHead {
    * What the client asks to speak instead of HTTP (RFC 9110 section 7.8): the value of Upgrade, `connect` for CONNECT,
    * `:protocol` of an extended CONNECT; else null. Such a request has no body, and its stream stays open: once the
    * response's head is 101, or 2xx to a CONNECT, `data` and `end` of both streams carry the tunnel's bytes and its
-   * half-closes. Behind any other head the request ends at once.
+   * half-closes. Any other head ends the request without a call.
    */
   upgrade: string | null;
   /** The HTTP/1 target was an absolute URI, as a client of a forward proxy sends; it is sent on as one. */
@@ -76,7 +76,9 @@ export interface RequestStream {
 
 /**
  * The response half, as the layer nearer to the server drives it: any number of `informational`, one `head`, `data`
- * as often as needed, then `end`; or `fail` at any point, which is always the last call.
+ * as often as needed, then `end`; or `fail` at any point, which is always the last call. `end` and `fail` end the whole
+ * exchange, also where the request has not ended: its stream is not called any more then. In a tunnel (`RequestHead.upgrade`)
+ * `end` is a half-close, and both streams' `end` end the exchange.
  */
 export interface ResponseStream {
   /** A 1xx response other than 101 (RFC 9110 section 15.2). */

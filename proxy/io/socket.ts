@@ -61,8 +61,10 @@ class HandleSocket implements SocketDuplex {
   #hasReadEnd = false;
   #isEnding = false;
   #hasShut = false;
+  #isAbandoned = false;
   #isClosed = false;
   #closeError: HeddleError | null = null;
+  #writeError: HeddleError | null = null;
   #isDrainDue = false;
   /** The write under way, and how much of it waits. */
   #pending: WriteRequest | null = null;
@@ -103,6 +105,7 @@ class HandleSocket implements SocketDuplex {
   write(bytes: Uint8Array): boolean {
     assert(!this.#isEnding || this.#isClosed, 'write after end');
     let rest = bytes;
+    if (this.#writeError !== null) return true;
     while (rest.length > 0 && !this.#isClosed) {
       if (this.#pending !== null) {
         this.#enqueue(rest);
@@ -126,6 +129,13 @@ class HandleSocket implements SocketDuplex {
     this.#shutWhenWritten();
   }
 
+  abandon(): void {
+    this.#isAbandoned = true;
+    this.pause();
+    this.end();
+    this.#closeWhenEnded();
+  }
+
   reset(error: HeddleError = resetError()): void {
     if (this.#isClosed) return;
     this.#isClosed = true;
@@ -143,10 +153,10 @@ class HandleSocket implements SocketDuplex {
   }
 
   resume(): void {
-    if (this.#isReading || this.#hasReadEnd || this.#isClosed) return;
+    if (this.#isReading || this.#hasReadEnd || this.#isAbandoned || this.#isClosed) return;
     this.#isReading = true;
     const status = this.#handle.readStart();
-    if (status < 0) this.#failSoon(socketError(status, 'read'));
+    if (status < 0) process.nextTick(() => this.#fail(socketError(status, 'read')));
   }
 
   release(): net.Socket {
@@ -170,7 +180,7 @@ class HandleSocket implements SocketDuplex {
       return;
     }
     if (typeof result === 'number') {
-      this.#failSoon(socketError(result, 'write'));
+      process.nextTick(() => this.#writeFailed(result));
       return;
     }
     this.bytesWritten += bytes.length;
@@ -204,7 +214,7 @@ class HandleSocket implements SocketDuplex {
     this.#pending = null;
     if (this.#isClosed) return;
     if (status < 0) {
-      this.#fail(socketError(status, 'write'));
+      this.#writeFailed(status);
       return;
     }
     this.#count(0, this.#queueBytes);
@@ -222,7 +232,7 @@ class HandleSocket implements SocketDuplex {
     this.#count(0, 0);
     const result = this.#handle.writeBuffer(null, bytes);
     if (typeof result === 'number') {
-      if (result < 0) this.#failSoon(socketError(result, 'write'));
+      if (result < 0) process.nextTick(() => this.#writeFailed(result));
       else this.bytesWritten += bytes.length;
       return;
     }
@@ -252,7 +262,8 @@ class HandleSocket implements SocketDuplex {
     this.pause();
     this.#hasReadEnd = true;
     this.listener.onEnd();
-    this.#closeWhenEnded();
+    if (this.#writeError !== null) this.#fail(this.#writeError);
+    else this.#closeWhenEnded();
   }
 
   #shutWhenWritten(): void {
@@ -264,13 +275,21 @@ class HandleSocket implements SocketDuplex {
   }
 
   #closeWhenEnded(): void {
-    if (!this.#hasReadEnd || !this.#hasShut || this.#isClosed) return;
+    if (!(this.#hasReadEnd || this.#isAbandoned) || !this.#hasShut || this.#isClosed) return;
     this.#isClosed = true;
     this.#parts.socket.destroy();
   }
 
-  #failSoon(error: HeddleError): void {
-    process.nextTick(() => this.#fail(error));
+  /**
+   * The peer takes no more. What it said before it closed may still be there to read, such as an early answer, so the
+   * stream lives until the reader has seen its end; further writes go nowhere.
+   */
+  #writeFailed(status: number): void {
+    const error = socketError(status, 'write');
+    this.#writeError ??= error;
+    this.#queue = null;
+    this.#count(0, 0);
+    if (!this.#isReading) this.#fail(error);
   }
 
   #fail(error: HeddleError): void {

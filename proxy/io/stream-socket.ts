@@ -17,6 +17,7 @@ export class StreamSocket implements SocketDuplex {
   readonly #parts: SocketParts;
   #isEnding = false;
   #hasShut = false;
+  #isAbandoned = false;
   #hasReadEnd = false;
   #isClosed = false;
   #closeError: HeddleError | null = null;
@@ -36,7 +37,7 @@ export class StreamSocket implements SocketDuplex {
     this.remotePort = socket.remotePort ?? 0;
     this.localAddress = plainAddress(socket.localAddress);
     this.localPort = socket.localPort ?? 0;
-    for (const [event, handler] of this.#handlers) socket.on(event, handler);
+    for (const [event, handler] of this.#handlers) socket.on(event, handler as () => void);
     // A handler for `data` sets a stream flowing.
     socket.pause();
   }
@@ -69,6 +70,13 @@ export class StreamSocket implements SocketDuplex {
     });
   }
 
+  abandon(): void {
+    this.#isAbandoned = true;
+    this.pause();
+    this.end();
+    this.#closeWhenEnded();
+  }
+
   reset(error: HeddleError = resetError()): void {
     if (this.#isClosed) return;
     this.#isClosed = true;
@@ -83,13 +91,13 @@ export class StreamSocket implements SocketDuplex {
   }
 
   resume(): void {
-    if (!this.#isClosed) this.#parts.socket.resume();
+    if (!this.#isClosed && !this.#isAbandoned) this.#parts.socket.resume();
   }
 
   release(): net.Socket {
     this.pause();
     const { socket } = this.#parts;
-    for (const [event, handler] of this.#handlers) socket.off(event, handler);
+    for (const [event, handler] of this.#handlers) socket.off(event, handler as () => void);
     this.#isClosed = true;
     return socket;
   }
@@ -113,7 +121,7 @@ export class StreamSocket implements SocketDuplex {
   }
 
   #closeWhenEnded(): void {
-    if (!this.#hasReadEnd || !this.#hasShut || this.#isClosed) return;
+    if (!(this.#hasReadEnd || this.#isAbandoned) || !this.#hasShut || this.#isClosed) return;
     this.#isClosed = true;
     this.#parts.socket.destroy();
   }

@@ -29,6 +29,25 @@ export function responseHeadBytesMax(head: ResponseHead): number {
   return HEAD_OVERHEAD_BYTES + head.reason.length + fieldsOf(head.headers).bytesMax;
 }
 
+/** Visible characters and obs-text: nothing that could end a part of the request line. */
+const LINE_PART = /^[\x21-\x7e\x80-\xff]+$/;
+
+/**
+ * Why a request cannot be written as HTTP/1, or null. HTTP/2 lets characters through that would be a line's end here,
+ * or the next part of the request line; HTTP/1 requests were checked when they were read.
+ */
+export function requestFault(head: RequestHead): string | null {
+  if (head.version !== 'HTTP/2') return null;
+  if (head.method === 'CONNECT' && head.upgrade !== null && head.upgrade !== 'connect') {
+    return 'an extended CONNECT has no form in HTTP/1';
+  }
+  if (!LINE_PART.test(head.method)) return 'the method has characters that are not allowed in HTTP/1';
+  if (head.method !== 'CONNECT' && !LINE_PART.test(head.path)) return 'the path has characters not allowed in HTTP/1';
+  return head.authority === '' || LINE_PART.test(head.authority)
+    ? null
+    : 'the authority has characters not allowed in HTTP/1';
+}
+
 /** How a request with this head is framed. */
 export function requestFraming(head: RequestHead): Framing {
   return head.bodyBytes === 'unknown' ? Framing.chunked : Framing.plain;
@@ -69,6 +88,8 @@ export function encodeRequestHead(head: RequestHead, target: Uint8Array, at: num
 }
 
 export interface ResponseEncoding {
+  /** What Content-Length is to say; null: whatever the head's fields say, if anything. */
+  bodyBytes: number | null | 'unknown';
   framing: Framing;
   /** The connection closes behind this response. */
   isLast: boolean;
@@ -86,7 +107,7 @@ export function encodeResponseHead(
   const headers = fieldsOf(head.headers);
   let offset = writeLatin1(target, at, statusLine(head.status, head.reason));
   if (head.status === 204 || head.status < 200) headers.remove('content-length');
-  else settleLength(headers, head.bodyBytes, false);
+  else settleLength(headers, encoding.bodyBytes, false);
   offset = headers.write(target, offset);
   if (encoding.framing === Framing.chunked) offset = writeLatin1(target, offset, 'transfer-encoding: chunked\r\n');
   if (headers.has('upgrade')) offset = writeLatin1(target, offset, 'connection: upgrade\r\n');
