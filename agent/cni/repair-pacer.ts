@@ -16,37 +16,40 @@ export const REPAIR_PACE: RepairPace = { freeRepairs: 5, windowMs: 60_000, minMs
 export class RepairPacer {
   readonly #pace: RepairPace;
   readonly #backoff: Backoff;
+  /** Free repairs within the window. */
   #repairsMs: number[] = [];
-  #notBeforeMs = 0;
+  /** Delay after the last repair of a war; 0 in peace. */
+  #delayMs = 0;
+  #lastRepairMs = 0;
 
   constructor(pace: RepairPace = REPAIR_PACE, random: () => number = Math.random) {
     this.#pace = pace;
     this.#backoff = new Backoff({ minMs: pace.minMs, maxMs: pace.maxMs, jitter: 0.2 }, random);
   }
 
-  /** True while repairs are delayed. */
+  /** True while repairs are delayed. Quiet ends a war: a window, or as long again as the last delay. */
   isWar(nowMs: number): boolean {
-    this.#forget(nowMs);
-    return this.#repairsMs.length >= this.#pace.freeRepairs;
+    if (this.#delayMs === 0) return false;
+    if (nowMs - this.#lastRepairMs < Math.max(this.#pace.windowMs, 2 * this.#delayMs)) return true;
+    this.#delayMs = 0;
+    this.#repairsMs = [];
+    this.#backoff.reset();
+    return false;
   }
 
   /** Milliseconds until a repair may be done; 0 for now. */
   waitMs(nowMs: number): number {
-    return this.isWar(nowMs) ? Math.max(0, this.#notBeforeMs - nowMs) : 0;
+    return this.isWar(nowMs) ? Math.max(0, this.#lastRepairMs + this.#delayMs - nowMs) : 0;
   }
 
   /** Notes that a repair was done. */
   repaired(nowMs: number): void {
-    this.#repairsMs.push(nowMs);
-    if (this.isWar(nowMs)) this.#notBeforeMs = nowMs + this.#backoff.next();
-  }
-
-  /** Only what is within the window counts; with the last free repair forgotten the peace is back. */
-  #forget(nowMs: number): void {
-    const wasWar = this.#repairsMs.length >= this.#pace.freeRepairs;
-    // While repairs are delayed the window reaches back over the delay, else the delay itself would end the war.
-    const windowMs = Math.max(this.#pace.windowMs, 2 * (this.#notBeforeMs - (this.#repairsMs.at(-1) ?? 0)));
-    this.#repairsMs = this.#repairsMs.filter((atMs) => nowMs - atMs < windowMs).slice(-this.#pace.freeRepairs);
-    if (wasWar && this.#repairsMs.length < this.#pace.freeRepairs) this.#backoff.reset();
+    const isWar = this.isWar(nowMs);
+    this.#lastRepairMs = nowMs;
+    if (!isWar) {
+      this.#repairsMs = [...this.#repairsMs, nowMs].filter((atMs) => nowMs - atMs < this.#pace.windowMs);
+      if (this.#repairsMs.length < this.#pace.freeRepairs) return;
+    }
+    this.#delayMs = this.#backoff.next();
   }
 }
