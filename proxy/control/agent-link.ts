@@ -38,6 +38,12 @@ export interface AgentLinkOptions {
   log: Log;
 }
 
+interface OpenWatch {
+  listener: WatchListener;
+  /** Since when the agent itself is fed by nobody (worker's clock); null while it is. */
+  staleSinceMs: number | null;
+}
+
 interface PendingCertify {
   resolve(response: Uint8Array): void;
   reject(error: HeddleError): void;
@@ -55,7 +61,7 @@ export class AgentLink implements WatchTransport {
   readonly #options: AgentLinkOptions;
   #server: Server | null = null;
   #connection: LinkConnection | null = null;
-  readonly #watches = new Map<number, WatchListener>();
+  readonly #watches = new Map<number, OpenWatch>();
   readonly #certifies = new Map<number, PendingCertify>();
   #scrapes: Scrape[] = [];
   #upListeners = new Set<() => void>();
@@ -80,8 +86,19 @@ export class AgentLink implements WatchTransport {
     return this.#connection !== null;
   }
 
+  /** Streams that are open. */
   get watches(): number {
     return this.#watches.size;
+  }
+
+  /** For how long the most neglected watch has had no stream that feeds it: the agent's, or the agent itself. */
+  get staleSeconds(): number {
+    const nowMs = this.#options.clock.nowMs();
+    let sinceMs = this.#connection ? nowMs : this.#disconnectedMs;
+    for (const { staleSinceMs } of this.#watches.values()) {
+      if (staleSinceMs !== null) sinceMs = Math.min(sinceMs, staleSinceMs);
+    }
+    return (nowMs - sinceMs) / 1000;
   }
 
   /** Seconds since an agent was last connected; 0 while one is. */
@@ -102,7 +119,7 @@ export class AgentLink implements WatchTransport {
 
   open(kind: WatchKind, request: Uint8Array, listener: WatchListener): { close(): void } {
     const stream = this.#newStream();
-    this.#watches.set(stream, listener);
+    this.#watches.set(stream, { listener, staleSinceMs: null });
     if (this.#connection) {
       this.#connection.send(LinkFrame.watchOpen, stream, Buffer.concat([Buffer.from([kind]), request]));
     } else {
@@ -195,10 +212,10 @@ export class AgentLink implements WatchTransport {
   }
 
   #endWatch(stream: number, status: LinkStatus): void {
-    const listener = this.#watches.get(stream);
-    if (!listener) return;
+    const watch = this.#watches.get(stream);
+    if (!watch) return;
     this.#watches.delete(stream);
-    listener.end(status);
+    watch.listener.end(status);
   }
 
   /** A frame that breaks the contract costs its connection; one that asks for nonsense costs only itself. */
@@ -230,10 +247,8 @@ export class AgentLink implements WatchTransport {
         break;
       }
       case LinkFrame.update:
-        this.#watches.get(stream)?.update(payload);
-        break;
       case LinkFrame.stale:
-        this.#watches.get(stream)?.stale(parseStatus(payload));
+        this.#feed(stream, type, payload);
         break;
       case LinkFrame.watchEnd:
         this.#endWatch(stream, parseStatus(payload));
@@ -258,6 +273,18 @@ export class AgentLink implements WatchTransport {
         break;
       // Unknown frames are of a newer version: the contract says to ignore them.
     }
+  }
+
+  #feed(stream: number, type: number, payload: Buffer): void {
+    const watch = this.#watches.get(stream);
+    if (!watch) return;
+    if (type === LinkFrame.update) {
+      watch.staleSinceMs = null;
+      watch.listener.update(payload);
+      return;
+    }
+    watch.staleSinceMs ??= this.#options.clock.nowMs();
+    watch.listener.stale(parseStatus(payload));
   }
 
   #settleCertify(stream: number, settle: (pending: PendingCertify) => void): void {

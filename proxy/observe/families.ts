@@ -113,13 +113,12 @@ const PROCESS: FamilyDefinition[] = [
 const WORKER: FamilyDefinition[] = [
   gauge('heddle_worker_agent_disconnected_seconds', 'Seconds since the agent was last connected, 0 while it is'),
   gauge('heddle_worker_state', 'Whether the worker is in this state'),
-  gauge('heddle_worker_watches', 'Watches on the control plane by whether a stream feeds them'),
+  gauge('heddle_worker_watches', 'Watches on the control plane that a stream feeds'),
   gauge('heddle_worker_watch_stale_seconds', 'Seconds since the most neglected watch was last fed'),
   gauge('heddle_worker_series', 'Series in this exposition'),
   counter('heddle_worker_series_overflows_total', 'Total count of label sets that found no room'),
   counter('heddle_worker_link_errors_total', 'Total count of link connections closed for breaking the protocol'),
   counter('heddle_worker_connections_refused_total', 'Total count of connections refused before any policy by reason'),
-  gauge('heddle_worker_event_loop_lag_seconds', 'Longest delay of the event loop since the last scrape'),
 ];
 
 /** All of them; the registry sorts. */
