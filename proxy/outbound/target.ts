@@ -10,6 +10,7 @@ import { failLater } from '../answer.ts';
 import { type DiscoveryOptions, watchOutboundPolicy, watchProfile } from '../control/discovery.ts';
 import type { Watch } from '../control/watch.ts';
 import type { HttpService } from '../http.ts';
+import type { Labels, TransportRecorder } from '../observe/recorder.ts';
 import { formatAddress } from './endpoint-info.ts';
 import { type Composed, composeRoutes, type LogicalOptions } from './logical.ts';
 import { composeOpaque, type OpaqueOptions, type OpaqueService } from './opaque.ts';
@@ -50,6 +51,8 @@ export class Target {
   /** Requests of HTTP/1 and HTTP/2 connections: the stack of the moment, for as long as the target lives. */
   readonly http1: HttpService;
   readonly http2: HttpService;
+  /** Accounts of the connections that the application made. */
+  readonly source: TransportRecorder;
   readonly #options: TargetOptions;
   readonly #profile: Watch<DestinationProfile>;
   readonly #policy: Watch<OutboundPolicyMessage>;
@@ -73,10 +76,21 @@ export class Target {
     this.#policy = watchOutboundPolicy(address, port, discovery);
     this.http1 = options.answerErrors(this.#current('http1'));
     this.http2 = options.answerErrors(this.#current('http2'));
+    this.source = options.recorder.transport('outbound', 'src', sourceLabels(original));
     this.#timers = [
       options.clock.after(PROFILE_TIMEOUT_MS, () => this.#onProfileLate()),
       options.clock.after(POLICY_TIMEOUT_MS, () => this.#onPolicyLate()),
     ];
+  }
+
+  get isUsed(): boolean {
+    return this.#users > 0;
+  }
+
+  /** Since when nobody who could answer is in touch (worker's clock), null while somebody is. */
+  get staleSinceMs(): number | null {
+    const since = [this.#profile, this.#policy].filter((watch) => watch.isCut).map((watch) => watch.staleSinceMs ?? 0);
+    return since.length === 0 ? null : Math.min(...since);
   }
 
   /** A connection uses the target until the function returned is called. */
@@ -139,7 +153,7 @@ export class Target {
     const { clock, discovery, onIdle } = this.#options;
     this.#idle = clock.after(discovery.idleMs, () => {
       // With the control plane out of reach what is known now is all there is: it outlives its idle time.
-      if (this.#stacks && (this.#profile.isCut || this.#policy.isCut)) {
+      if (this.#stacks && this.staleSinceMs !== null) {
         this.#armIdle();
         return;
       }
@@ -206,6 +220,17 @@ export class Target {
       },
     };
   }
+}
+
+/** The application's side of a connection is inside of the pod, and never secured. */
+function sourceLabels({ address, port }: Original): Labels {
+  return {
+    target_addr: formatAddress(address, port),
+    target_ip: address,
+    target_port: String(port),
+    tls: 'no_identity',
+    no_tls_reason: 'loopback',
+  };
 }
 
 /** The stacks of a target: everything a connection to it may turn out to need. */
