@@ -201,6 +201,7 @@ class Pool implements Http1Pool {
   }
 }
 
+/** The request did not leave the pool: another endpoint may take it. */
 function poolError(code: string, message: string, cause?: unknown): HeddleError {
-  return new HeddleError(code, message, { source: 'upstream', retry: 'no', cause });
+  return new HeddleError(code, message, { source: 'upstream', retry: 'yes', cause });
 }
