@@ -18,6 +18,11 @@ build/cni/heddle-cni: $(wildcard cni/*.go) cni/go.mod
 	@mkdir -p $(@D)
 	@cd cni && CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags '-s -w' -o ../$@ .
 
+build/cni-reference/bin/cnitool: test/cni-reference/go.mod test/cni-reference/go.sum
+	@echo "build: reference CNI plugins and cnitool"
+	@cd test/cni-reference && GOBIN=$(CURDIR)/$(@D) CGO_ENABLED=0 go install -trimpath -buildvcs=false -ldflags '-s -w' tool
+	@touch $@
+
 build/bpf/%.bpf.o: bpf/%.bpf.c $(wildcard bpf/*.h bpf/*.bpf.c)
 	@echo "build: $@"
 	@mkdir -p $(@D)
@@ -26,13 +31,13 @@ build/bpf/%.bpf.o: bpf/%.bpf.c $(wildcard bpf/*.h bpf/*.bpf.c)
 check: build ## format, lint, types, layers, go vet, eBPF compile, every main.ts under real Node
 	@$(NODE) test/run.ts check
 
-test: build ## everything: check, unit tests, and the tests that need the kernel
+test: build build/cni-reference/bin/cnitool ## everything: check, unit tests, and the tests that need the kernel
 	@$(NODE) test/run.ts all
 
-demo: build ## the main job: real pods, meshed, with a live table (ONCE=1 prints one JSON document)
+demo: build build/cni-reference/bin/cnitool ## the main job: real pods, meshed, with a live table (ONCE=1 prints one JSON document)
 	@$(NODE) demo/main.ts $(if $(ONCE),--once)
 
-bench: build ## benchmarks beside a peer: SUITE=node|peers|scale, JSON=1 for rows
+bench: build build/cni-reference/bin/cnitool ## benchmarks beside a peer: SUITE=node|peers|scale, JSON=1 for rows
 	@$(NODE) bench/main.ts $(or $(SUITE),node) $(if $(JSON),--json)
 
 proto: setup ## regenerate api/gen from api/proto (needs Debian's protobuf-compiler and libprotobuf-dev)
