@@ -21,6 +21,8 @@ export interface InsideOptions {
 export function enterNode(): string | null {
   const hierarchies = findHierarchies();
   for (const { mountPoint, isUnified, controllers } of hierarchies) {
+    // The kernel refuses a second mount of the same file system on top of the first.
+    run('umount', '--lazy', mountPoint);
     if (isUnified) run('mount', '-t', 'cgroup2', 'heddle-demo', mountPoint);
     else run('mount', '-t', 'cgroup', '-o', controllers.join(','), 'heddle-demo', mountPoint);
   }

@@ -70,6 +70,12 @@ export class PodRunner {
     return this.#ips;
   }
 
+  /** The last line that its first container wrote. */
+  lastOutput(): string | undefined {
+    const name = this.pod.spec.containers[0]?.name;
+    return this.#containers.find((container) => container.name === name)?.output.last(1)[0];
+  }
+
   /** Why the pod is not ready, for people. */
   get trouble(): string {
     const tails = this.#containers.flatMap(({ name, output }) => output.last(3).map((line) => `${name}: ${line}`));
