@@ -105,6 +105,7 @@ const CHECK: Suite[] = [
 const SUITES: Record<string, Suite[]> = {
   check: CHECK,
   unit: [vitest('unit'), goTest('cni')],
+  worker: [vitest('worker')],
   netns: [vitest('netns')],
   conformance: [vitest('conformance')],
 };
