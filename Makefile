@@ -8,23 +8,24 @@ export PATH := $(CURDIR)/node_modules/.bin:$(PATH)
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
+# Standard output is for results: `make demo ONCE=1 | jq` must work the first time too.
 setup:
-	@bin/setup
+	@bin/setup >&2
 
 build: setup build/cni/heddle-cni build/bpf/heddle.bpf.o ## build the CNI plugin and the eBPF objects
 
 build/cni/heddle-cni: $(wildcard cni/*.go) cni/go.mod
-	@echo "build: cni plugin"
+	@echo "build: cni plugin" >&2
 	@mkdir -p $(@D)
 	@cd cni && CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags '-s -w' -o ../$@ .
 
 build/cni-reference/bin/cnitool: test/cni-reference/go.mod test/cni-reference/go.sum
-	@echo "build: reference CNI plugins and cnitool"
+	@echo "build: reference CNI plugins and cnitool" >&2
 	@cd test/cni-reference && GOBIN=$(CURDIR)/$(@D) CGO_ENABLED=0 go install -trimpath -buildvcs=false -ldflags '-s -w' tool
 	@touch $@
 
 build/bpf/%.bpf.o: bpf/%.bpf.c $(wildcard bpf/*.h bpf/*.bpf.c)
-	@echo "build: $@"
+	@echo "build: $@" >&2
 	@mkdir -p $(@D)
 	@clang -O2 -g -target bpf -mcpu=v3 -Wall -Werror -I/usr/include/$(shell gcc -print-multiarch 2>/dev/null || echo x86_64-linux-gnu) -c $< -o $@
 
