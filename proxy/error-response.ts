@@ -79,7 +79,7 @@ export function answerError(
     head.headers.add('l5d-proxy-error', headerText(describeError(error)));
     if (kind.isClosing) head.headers.add('l5d-proxy-connection', 'close');
   }
-  if (kind.isClosing && request.version !== 'HTTP/2') head.headers.set('connection', 'close');
+  if (kind.isClosing) head.closesConnection = true;
   response.head(head);
   response.end(null);
   return kind;

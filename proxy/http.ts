@@ -57,6 +57,8 @@ export interface ResponseHead {
   version: HttpVersion;
   headers: Headers;
   bodyBytes: number | null | 'unknown';
+  /** An HTTP/1 connection of the client ends behind this response; HTTP/2 connections live on. */
+  closesConnection?: boolean;
 }
 
 /**

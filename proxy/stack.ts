@@ -26,7 +26,7 @@ import type { Recorder } from './observe/recorder.ts';
 import { acceptOutbound } from './outbound/accept.ts';
 import { IN_FLIGHT_MAX, InFlight } from './outbound/account.ts';
 import { Backends } from './outbound/backends.ts';
-import { createDial } from './outbound/dial.ts';
+import { createDial, type DialOptions } from './outbound/dial.ts';
 import { Discover } from './outbound/discover.ts';
 import type { Original } from './outbound/resolve.ts';
 
@@ -42,6 +42,8 @@ export interface OutboundOptions {
   config(): WorkerConfig;
   /** Null while the pod has no identity. */
   tls(): TlsContext | null;
+  /** How connections are made; simulations bring their own network. */
+  connect?: DialOptions['connect'];
 }
 
 export interface Outbound {
@@ -71,7 +73,7 @@ export function createOutbound(options: OutboundOptions): Outbound {
   const dial = createDial({
     clock,
     tls,
-    connect: connectTcp,
+    connect: options.connect ?? connectTcp,
     connectTimeoutMs: () => config().outbound.connectTimeoutMs,
   });
   // Backends outlive the stacks above them, so that a policy update costs no connection.

@@ -91,7 +91,8 @@ export class ServerExchange implements Exchange, ResponseStream {
     // A response before the request's end leaves bytes to come that nobody reads: the client is told to stop.
     this.#isLast =
       !this.isTunnel &&
-      (this.#connection.isDraining ||
+      (head.closesConnection === true ||
+        this.#connection.isDraining ||
         !this.#connection.decoder.isPersistent ||
         !this.#connection.decoder.isDone ||
         this.#framing === Framing.untilEnd);

@@ -42,7 +42,8 @@ export function createDial(options: DialOptions): Dial {
     const tls = options.tls();
     if (!tls) {
       tcp.reset();
-      throw new HeddleError('tls-not-ready', `connect to ${describe(info)}: expected this pod to have an identity`);
+      const message = `connect to ${describe(info)}: expected this pod to have an identity`;
+      throw new HeddleError('tls-not-ready', message, { source: 'upstream' });
     }
     const usedMs = options.clock.nowMs() - startedMs;
     const offersTransport = transportPort !== null || info.authorityOverride !== null;

@@ -48,7 +48,7 @@ export class DispatchReply implements ResponseStream {
       this.#retryAfterMs = readRetryAfterMs(head.headers);
     }
     // What the peer's proxy says to this one ends here, but for a client whose only server is gone.
-    if (isForward && head.headers.get('l5d-proxy-connection') === 'close') head.headers.set('connection', 'close');
+    if (isForward && head.headers.get('l5d-proxy-connection') === 'close') head.closesConnection = true;
     head.headers.remove('l5d-proxy-connection');
     head.headers.remove('l5d-proxy-error');
     // A tunnel may stay silent for long: it is answered now.
