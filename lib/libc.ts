@@ -183,6 +183,15 @@ export function unshare(kind = CLONE_NEWNET): void {
   check(unshareFn(kind), 'make a namespace');
 }
 
+const ioctlFn = bind('ioctl', { arguments: ['i32', 'u64', 'i64'], return: 'i32' });
+const NS_GET_NSTYPE = 0xb703n;
+
+/** The CLONE_* number of the kind of namespace that a descriptor is; null when it is no namespace (ioctl_ns(2)). */
+export function namespaceKind(fd: number): number | null {
+  const kind = ioctlFn(fd, NS_GET_NSTYPE, 0n);
+  return kind < 0 ? null : kind;
+}
+
 const prctlFn = bind('prctl', { arguments: ['i32', 'u64', 'u64', 'u64', 'u64'], return: 'i32' });
 const PR_GET_DUMPABLE = 3;
 const PR_SET_DUMPABLE = 4;
