@@ -264,16 +264,15 @@ function workerCgroups(config: AgentConfig, cgroupRoot: string): WorkerCgroups {
  * Takes the mesh off this node: redirection first, so that nothing is sent to a worker that ends, then the workers,
  * then what they left.
  */
-export function uninstall(config: AgentConfig, log: Log): void {
+export async function uninstall(config: AgentConfig, log: Log): Promise<void> {
   const cgroupRoot = findCgroupRoot(path.join(config.runDir, 'cgroup2'));
   const redirector = chooseRedirector(config, cgroupRoot, log);
   const pods = redirector.attachedPods();
   redirector.uninstall();
   const cgroups = workerCgroups(config, cgroupRoot);
   const directory = path.join(config.runDir, 'workers');
-  for (const podUid of new Set([...pods, ...cgroups.pods()])) {
-    purgeWorkers(podUid, { directory, cgroups, log, unexempt: () => {} });
-  }
+  const uids = [...new Set([...pods, ...cgroups.pods()])];
+  await Promise.all(uids.map((podUid) => purgeWorkers(podUid, { directory, cgroups, log, unexempt: () => {} })));
   cgroups.removeRoot();
   removeUnusedRuntimes(config.stateDir, new Set());
   log.info('uninstalled', { pods: pods.length });

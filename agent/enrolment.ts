@@ -75,11 +75,14 @@ export class Enrolment {
   }
 
   /** Removes what was made for a sandbox whose namespace is gone. */
-  static purge(sandbox: Sandbox, { redirector, workers }: Pick<EnrolmentServices, 'redirector' | 'workers'>): void {
+  static async purge(
+    sandbox: Sandbox,
+    { redirector, workers }: Pick<EnrolmentServices, 'redirector' | 'workers'>,
+  ): Promise<void> {
     const { slot, pod, ips } = sandbox;
     if (slot === null) return;
     redirector.detach({ podUid: pod.uid, netnsCookie: 0n, slot, ips });
-    purgeWorkers(pod.uid, workers);
+    await purgeWorkers(pod.uid, workers);
   }
 
   get worker(): PodWorker | null {
@@ -152,7 +155,7 @@ export class Enrolment {
     this.#config = '';
     if (!members) {
       // Of an agent before, and never taken over.
-      if (this.sandbox.slot !== null) purgeWorkers(this.sandbox.pod.uid, this.#services.workers);
+      if (this.sandbox.slot !== null) await purgeWorkers(this.sandbox.pod.uid, this.#services.workers);
       this.state = 'unmeshed';
       return;
     }

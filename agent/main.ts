@@ -12,7 +12,7 @@ const sourceRoot = path.resolve(import.meta.dirname, '..');
 async function run(config: AgentConfig): Promise<void> {
   const { log } = createLog({ level: config.logLevel, fields: { process: 'agent', node: config.nodeName } });
   if (config.isUninstall) {
-    uninstall(config, log);
+    await uninstall(config, log);
     return;
   }
   const stopped = new Promise<string>((resolve) => {

@@ -89,7 +89,7 @@ export class Reconciler {
 
   /** Takes over what an agent before left, then starts the loop. Resolves when every sandbox was looked at once. */
   async start(): Promise<void> {
-    for (const sandbox of this.#options.store.load()) this.#recall(sandbox);
+    await Promise.all(this.#options.store.load().map((sandbox) => this.#recall(sandbox)));
     await Promise.all([...this.#entries.values()].map((entry) => this.#reconcile(entry)));
     await this.#everyTick();
   }
@@ -154,12 +154,12 @@ export class Reconciler {
     this.#entries.clear();
   }
 
-  #recall(sandbox: Sandbox): void {
+  async #recall(sandbox: Sandbox): Promise<void> {
     try {
       this.#enter(sandbox, null).isFound = sandbox.slot !== null;
     } catch (error) {
       this.#options.log.info('sandbox is gone: what was made for it is removed', { pod: podName(sandbox), error });
-      Enrolment.purge(sandbox, this.#options.services);
+      await Enrolment.purge(sandbox, this.#options.services);
       this.#options.store.remove(sandbox.containerId);
     }
   }

@@ -113,20 +113,31 @@ export async function findFoundlings(
   return found;
 }
 
-/** Ends every worker of a pod that was never adopted, and removes what it left. */
-export function purgeWorkers(
+/** How long killed workers may take to be gone. */
+const PURGE_TIMEOUT_MS = 2_000;
+const PURGE_POLL_MS = 10;
+
+/** Ends every worker of a pod that was never adopted, and removes what it left. Resolves when that is done. */
+export async function purgeWorkers(
   podUid: string,
   services: Pick<WorkerServices, 'directory' | 'cgroups' | 'log' | 'unexempt'>,
-): void {
-  for (const { generation, pids } of services.cgroups.generations(podUid)) {
-    const cgroupPath = services.cgroups.find(podUid, generation).unifiedPath;
+): Promise<void> {
+  const { cgroups, log } = services;
+  for (const { generation, pids } of cgroups.generations(podUid)) {
+    const cgroupPath = cgroups.find(podUid, generation).unifiedPath;
     for (const pid of pids) {
-      killQuietly(pid, services.log);
+      killQuietly(pid, log);
       services.unexempt({ pid, cgroupPath });
     }
   }
-  services.cgroups.removePod(podUid);
   rmSync(podDirectory(services, podUid), { recursive: true, force: true });
+  for (let waitedMs = 0; !cgroups.removePod(podUid); waitedMs += PURGE_POLL_MS) {
+    if (waitedMs >= PURGE_TIMEOUT_MS) {
+      log.error('cannot remove the cgroup of a pod: a process is still in it', { podUid });
+      return;
+    }
+    await new Promise<void>((resolve) => setTimeout(resolve, PURGE_POLL_MS));
+  }
 }
 
 export class PodHost implements WorkerHost {

@@ -133,7 +133,7 @@ export class AgentNode {
   async close(): Promise<void> {
     await this.stop();
     const { log } = createLog({ sink: { write: () => {} } });
-    uninstall(this.config, log);
+    await uninstall(this.config, log);
     this.network.close();
     rmSync(this.directory, { recursive: true, force: true });
   }
