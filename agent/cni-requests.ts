@@ -34,6 +34,8 @@ export class CniRequests implements CniHandler {
   async add(request: CniRequest, netnsFd: number, signal: AbortSignal): Promise<CniReply> {
     const { reconciler, log } = this.#options;
     const deadlineMs = performance.now() + Math.max(MARGIN_MS, request.deadlineMs - MARGIN_MS);
+    // Once the pod is known to be meshed, no failure may read as "undecided": the plugin would let an unstamped pod pass.
+    let outcome: CniReply['outcome'] = 'none';
     try {
       const sandbox = await this.#sandboxOf(request, netnsFd, signal, deadlineMs);
       const early = reconciler.desired(sandbox);
@@ -44,13 +46,17 @@ export class CniRequests implements CniHandler {
           `${early.reason}: the runtime tries again; see the agent's source of pods`,
         );
       }
+      if (early.kind === 'meshed') outcome = 'meshed';
       const desired = await reconciler.add(sandbox, netnsFd, deadlineMs - performance.now(), signal);
       const warnings = 'problems' in desired ? desired.problems : [];
       return cniDone(desired.kind === 'meshed' ? 'meshed' : 'unmeshed', warnings);
     } catch (error) {
       const code = codeOf(error);
       log.error('pod was not added', { pod: `${request.pod.namespace}/${request.pod.name}`, code, error });
-      return cniFailed(code, describeError(error), { details: error instanceof HeddleError ? error.code : '' });
+      return cniFailed(code, describeError(error), {
+        details: error instanceof HeddleError ? error.code : '',
+        outcome,
+      });
     }
   }
 
@@ -68,8 +74,9 @@ export class CniRequests implements CniHandler {
     if (drifts.length > 0) {
       const causes = drifts.map(({ kind, cause }) => `${kind}: ${cause}`).join('; ');
       return cniFailed(
-        CniCode.internal,
+        CniCode.redirectFailed,
         `pod "${podName(enrolment.sandbox)}" drifted: ${causes}: the agent repairs it`,
+        { outcome: 'meshed' },
       );
     }
     return cniDone(enrolment.isAttached ? 'meshed' : 'unmeshed', [...enrolment.problems]);
