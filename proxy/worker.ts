@@ -19,6 +19,7 @@ import { Listeners } from './listeners.ts';
 import { LiveConnections } from './live-connections.ts';
 import { Metrics } from './observe/metrics.ts';
 import { addProcessMetrics } from './observe/process-metrics.ts';
+import { createOutbound, type Outbound } from './stack.ts';
 
 export interface WorkerOptions {
   process: ProcessConfig;
@@ -49,6 +50,7 @@ export class Worker {
   #identity: Identity | null = null;
   #tls: TlsContext | null = null;
   #inbound: Inbound | null = null;
+  #outbound: Outbound | null = null;
 
   /** Throws `listener-missing`. */
   constructor(options: WorkerOptions) {
@@ -129,6 +131,7 @@ export class Worker {
     this.#metrics.setPodLabels(config.metricLabels);
     if (this.#inbound) this.#inbound.configure(config);
     else this.#inbound = this.#createInbound(config);
+    this.#outbound ??= this.#createOutbound();
     log.info(isFirst ? 'configured' : 'configuration changed', { node: config.pod.node, ips: config.pod.ips });
     this.#acceptWhenReady();
   }
@@ -190,6 +193,20 @@ export class Worker {
     });
   }
 
+  #createOutbound(): Outbound {
+    const { clock, log, random } = this.#options;
+    return createOutbound({
+      clock,
+      log,
+      random,
+      recorder: this.#metrics,
+      transport: this.#link,
+      live: this.#live,
+      config: () => this.#config!,
+      tls: () => this.#tls,
+    });
+  }
+
   /** Accepts as soon as there is a configuration, and a certificate for a pod that has an identity. */
   #acceptWhenReady(): void {
     if (!this.#config || this.#drain.hasBegun || this.#listeners.isAccepting) return;
@@ -211,7 +228,7 @@ export class Worker {
       return;
     }
     if (name === 'inbound4' || name === 'inbound6') this.#inbound?.accept(connection, target);
-    else connection.reset();
+    else void this.#outbound?.accept(connection, target);
   }
 
   #addWorkerMetrics(): void {

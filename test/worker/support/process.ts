@@ -1,7 +1,7 @@
 // Workers as processes of their own, with real inherited sockets.
 
 import { type ChildProcess, spawn } from 'node:child_process';
-import { mkdtempSync, rmSync } from 'node:fs';
+import { mkdtempSync, realpathSync, rmSync } from 'node:fs';
 import net from 'node:net';
 import os from 'node:os';
 import path from 'node:path';
@@ -11,7 +11,7 @@ import { localAddress, openTcpListener } from '#lib/tcp-socket.ts';
 import { openUnixListener } from '#lib/unix-socket.ts';
 
 export const ROOT = path.resolve(import.meta.dirname, '../../..');
-export const NODE = path.join(ROOT, 'node_modules/.bin/node');
+export const NODE = realpathSync(path.join(ROOT, 'node_modules/.bin/node'));
 export const FLAGS = ['--disable-warning=ExperimentalWarning'];
 const MAIN = path.join(ROOT, 'test/worker/support/worker-main.ts');
 
@@ -64,6 +64,9 @@ export interface SpawnOptions {
   /** Puts this descriptor in the place of a listener. */
   listeners?: Partial<Record<ListenerName, number>>;
   flags?: string[];
+  uid?: number;
+  node?: string;
+  cwd?: string;
 }
 
 export interface LogLine {
@@ -87,8 +90,10 @@ export class WorkerUnderTest {
     rmSync(controlPath, { force: true });
     const controlFd = openUnixListener(controlPath);
     const descriptors = LISTENER_NAMES.map((name) => options.listeners?.[name] ?? this.sockets.listeners[name]);
-    this.child = spawn(NODE, [...FLAGS, ...(options.flags ?? []), options.main ?? MAIN, ...(options.args ?? [])], {
-      cwd: ROOT,
+    const { node = NODE, flags = FLAGS, main = MAIN, args = [], cwd = ROOT } = options;
+    this.child = spawn(node, [...flags, main, ...args], {
+      cwd,
+      ...(options.uid !== undefined && { uid: options.uid, gid: options.uid }),
       stdio: ['ignore', 'pipe', 'pipe', ...descriptors, controlFd],
       env: {
         [WorkerEnvironment.podUid]: 'pod-uid',
