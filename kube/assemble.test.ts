@@ -97,7 +97,8 @@ describe('reports of a runner', () => {
 
 describe('EndpointSlices', () => {
   test('follow from selectors, ready pods and named ports', () => {
-    const service = mkService('web', { ports: [{ port: 80, name: 'http', targetPort: 'http' }] });
+    const ports = [{ port: 80, name: 'http', targetPort: 'http' }];
+    const service = mkService('web', { ports, clusterIPs: ['10.96.0.1', 'fd00::60'] });
     const labels = { app: 'web' };
     const other = { containers: [{ name: 'app', ports: [{ containerPort: 9090, name: 'http' }] }] };
     const { of } = run(
@@ -127,6 +128,20 @@ describe('EndpointSlices', () => {
       { ...labelled, addressType: 'IPv6', ports: http(8080), endpoints: ['fd00::1 true z1 a'] },
       { ...labelled, addressType: 'IPv4', ports: http(9090), endpoints: ['10.1.0.3 true z1 c'] },
     ]);
+  });
+
+  test('are of the families of the Service', () => {
+    const pod = mkPod('a', { labels: { app: 'web' }, ips: ['10.1.0.1', 'fd00::1'] });
+    const addresses = (service: Service) =>
+      run(file('a', service, pod))
+        .of<EndpointSlice>('EndpointSlice')
+        .flatMap(({ endpoints }) => endpoints!.flatMap((endpoint) => endpoint.addresses));
+    expect(addresses(mkService('web'))).toEqual(['10.1.0.1']);
+    expect(addresses(mkService('web', { clusterIPs: ['fd00::60'] }))).toEqual(['fd00::1']);
+    const headless = mkService('web', { clusterIPs: ['None'] });
+    expect(addresses(headless)).toEqual(['10.1.0.1', 'fd00::1']);
+    headless.spec.ipFamilies = ['IPv6'];
+    expect(addresses(headless)).toEqual(['fd00::1']);
   });
 
   test('that are given are the only ones of their Service', () => {

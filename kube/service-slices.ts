@@ -22,6 +22,7 @@ export function slicesOfService(
 ): EndpointSlice[] {
   const { selector } = service.spec;
   if (!selector || Object.keys(selector).length === 0 || service.spec.type === 'ExternalName') return [];
+  const families = familiesOf(service);
   const groups = new Map<string, { addressType: 'IPv4' | 'IPv6'; ports: SlicePorts; endpoints: SliceEndpoint[] }>();
   const selected = pods
     .filter((pod) => matchesLabels(selector, pod.metadata.labels) && !isFinished(pod))
@@ -30,6 +31,7 @@ export function slicesOfService(
     const ports = resolvePorts(service.spec.ports ?? [], pod);
     for (const address of podIps(pod)) {
       const addressType = net.isIPv6(address) ? 'IPv6' : 'IPv4';
+      if (!families.includes(addressType)) continue;
       const key = JSON.stringify([addressType, ports]);
       const group = groups.get(key) ?? { addressType, ports, endpoints: [] };
       groups.set(key, group);
@@ -48,6 +50,13 @@ export function slicesOfService(
       ...group,
     };
   });
+}
+
+/** Those of its ClusterIPs; a headless Service that names none has both. */
+function familiesOf({ spec }: Service): readonly string[] {
+  const clusterIps = (spec.clusterIPs ?? [spec.clusterIP ?? '']).filter((ip) => net.isIP(ip) !== 0);
+  if (clusterIps.length > 0) return clusterIps.map((ip) => (net.isIPv6(ip) ? 'IPv6' : 'IPv4'));
+  return spec.ipFamilies ?? ['IPv4', 'IPv6'];
 }
 
 function resolvePorts(ports: readonly ServicePort[], pod: Pod): SlicePorts {

@@ -328,6 +328,30 @@ describe('streams', () => {
     expect(trailers['grpc-status']).toBe('0');
   });
 
+  test('beyond the budget of the server are refused, and there is room again when one ends', async () => {
+    const server = new GrpcServer({ log: silentLog, tls: null, streamsMax: 1 });
+    server.add(DestinationDefinition, {
+      get: (_request, stream) => void stream.send(remove(1)),
+      getProfile: (_request, stream) => stream.end(),
+    });
+    const { port } = await server.listen({ host: '127.0.0.1', port: 0 });
+    cleanup.push(() => server.close(0));
+    const client = connect(port, { plain: true });
+    const first = listener();
+    const open = client.open(DestinationDefinition, get, destination, first.listen);
+    await first.until(1);
+    const outcome = async () => {
+      const next = listener();
+      const stream = client.open(DestinationDefinition, get, destination, next.listen);
+      await next.until(1);
+      stream.close();
+      return next.events[0];
+    };
+    expect(await outcome()).toBe('ResourceExhausted too many streams: try another server');
+    open.close();
+    await expect.poll(outcome).toEqual(remove(1));
+  });
+
   test('pass bytes on unread', async () => {
     const { port } = await serve((_request, stream) => stream.send(remove(9)), { plain: true });
     const got = await new Promise<Buffer>((resolve) => {

@@ -13,6 +13,7 @@ import { type KeyMaterial, TLS_SETTINGS } from './tls.ts';
 
 const CONNECTIONS_MAX = 10_000;
 const STREAMS_PER_CONNECTION_MAX = 65_536;
+const STREAMS_MAX = 100_000;
 const MESSAGE_BYTES_MAX = 1024 * 1024;
 const HANDSHAKE_TIMEOUT_MS = 10_000;
 const KEEPALIVE_MS = 30_000;
@@ -24,6 +25,8 @@ export interface GrpcServerOptions {
   tls: KeyMaterial | null;
   observer?: CallObserver;
   queueCapacity?: number;
+  /** Streams of all connections together. */
+  streamsMax?: number;
 }
 
 export interface ListenAddress {
@@ -42,7 +45,7 @@ export class GrpcServer {
 
   constructor(options: GrpcServerOptions) {
     this.#log = options.log;
-    this.#options = options;
+    this.#options = { ...options, budget: { open: 0, max: options.streamsMax ?? STREAMS_MAX } };
     this.#grpc = new Server({
       'grpc.max_receive_message_length': MESSAGE_BYTES_MAX,
       'grpc.max_concurrent_streams': STREAMS_PER_CONNECTION_MAX,

@@ -59,8 +59,15 @@ export interface CallObserver {
   handled(labels: CallLabels, status: number): void;
 }
 
+/** Streams of all connections of a server together. */
+export interface StreamBudget {
+  open: number;
+  readonly max: number;
+}
+
 export interface ServeOptions extends StreamOptions {
   log: Log;
+  budget?: StreamBudget;
   observer?: CallObserver;
 }
 
@@ -144,21 +151,25 @@ function serveStream(
   labels: CallLabels,
   options: ServeOptions,
 ): handleServerStreamingCall<unknown, unknown> {
-  const { log, observer } = options;
+  const { log, observer, budget } = options;
   return (call) => {
     observer?.started(labels);
     observer?.received(labels);
+    const isAdmitted = budget === undefined || budget.open < budget.max;
+    if (budget) budget.open++;
     const ended = new AbortController();
     const stream = new MessageStream<unknown>(call, {
       ...options,
       onSent: () => observer?.sent(labels),
       onEnd: (status) => {
+        if (budget) budget.open--;
         observer?.handled(labels, status);
         ended.abort();
       },
     });
     void (async () => {
       try {
+        if (!isAdmitted) throw new GrpcError(Status.resourceExhausted, 'too many streams: try another server');
         await handler(call.request, stream, contextOf(call, ended.signal));
       } catch (error) {
         stream.fail(toGrpcError(error, labels, log));
