@@ -82,16 +82,16 @@ export class Mesh {
   #startIdentity(): MeshProcess {
     const at = (...parts: string[]): string => path.join(this.#keys, ...parts);
     return this.#spawn('identity', 'controlplane/identity/main.ts', `http://${IDENTITY_ADMIN}/ready`, [
-      ...['--listen', `127.0.0.1:${Port.identity}`, '--admin-listen', IDENTITY_ADMIN],
+      ...['--identity-addr', `127.0.0.1:${Port.identity}`, '--admin-addr', IDENTITY_ADMIN],
       ...['--issuer-dir', at('issuer'), '--trust-anchors', at('anchors.pem'), '--token-keys', at('tokens/token.pub')],
-      ...['--manifests', this.#options.manifests],
+      ...['--source', `dir:${this.#options.manifests}`],
     ]);
   }
 
   #startDestination(): MeshProcess {
     return this.#spawn('destination', 'controlplane/destination/main.ts', `http://${DESTINATION_ADMIN}/ready`, [
-      ...['--destination-listen', `127.0.0.1:${Port.destination}`, '--policy-listen', `127.0.0.1:${Port.policy}`],
-      ...['--admin-listen', DESTINATION_ADMIN, '--manifests', this.#options.manifests],
+      ...['--destination-addr', `127.0.0.1:${Port.destination}`, '--policy-addr', `127.0.0.1:${Port.policy}`],
+      ...['--admin-addr', DESTINATION_ADMIN, '--source', `dir:${this.#options.manifests}`],
       ...['--identity-addr', `127.0.0.1:${Port.identity}`, '--trust-anchors', path.join(this.#keys, 'anchors.pem')],
       ...['--token-file', path.join(this.#keys, 'heddle-destination.token')],
     ]);

@@ -25,7 +25,7 @@ export interface IdentityConfig {
   audience: string;
   tokenIssuer: string;
   tokenKeys: string;
-  manifests: string;
+  source: string;
   logLevel: LogLevel;
 }
 
@@ -35,8 +35,8 @@ const LEAF_LIFETIME_MAX_MS = 30 * 24 * 3600 * 1000;
 function createCommand(): Command {
   return new Command('heddle-identity')
     .description('Issues certificates to the workloads of the mesh.')
-    .option('--listen <address>', 'where gRPC is served', `0.0.0.0:${Port.identity}`)
-    .option('--admin-listen <address>', 'where /live, /ready and /metrics are served', '0.0.0.0:9990')
+    .option('--identity-addr <address>', 'where the service listens', `0.0.0.0:${Port.identity}`)
+    .option('--admin-addr <address>', 'where /live, /ready and /metrics are served', '0.0.0.0:9990')
     .option('--issuer-dir <dir>', 'directory of tls.crt and tls.key', '/run/heddle/identity/issuer')
     .option('--trust-anchors <file>', 'PEM bundle of trust anchors', '/run/heddle/identity/trust-roots/ca-bundle.crt')
     .option('--reload-interval <duration>', 'how often the files are looked at', '10s')
@@ -50,7 +50,7 @@ function createCommand(): Command {
     .option('--audience <name>', 'audience that tokens must have', IDENTITY_AUDIENCE)
     .option('--token-issuer <url>', 'issuer that tokens must have', DEFAULT_TOKEN_ISSUER)
     .option('--token-keys <file>', 'PEM public keys of the token issuer', '/run/heddle/identity/token-keys.pem')
-    .option('--manifests <dir>', 'directory of Kubernetes manifests', '/run/heddle/manifests')
+    .option('--source <source>', 'where pods come from: dir:<directory of manifests>', 'dir:/etc/heddle/manifests')
     .option('--log-level <level>', `one of ${Object.keys(LogLevel).join(', ')}`, 'info')
     .option('--check-config', 'check the options and exit');
 }
@@ -79,8 +79,8 @@ export function parseConfig(argv: readonly string[]): IdentityConfig {
   const controlPlaneNamespace = read('controlPlaneNamespace', dnsName);
   const config: IdentityConfig = {
     isCheckOnly: 'checkConfig' in options,
-    listen: read('listen', parseListenAddress),
-    adminListen: read('adminListen', parseListenAddress),
+    listen: read('identityAddr', parseListenAddress),
+    adminListen: read('adminAddr', parseListenAddress),
     issuer: {
       certificates: `${options['issuerDir']}/tls.crt`,
       privateKey: `${options['issuerDir']}/tls.key`,
@@ -99,7 +99,7 @@ export function parseConfig(argv: readonly string[]): IdentityConfig {
     audience: read('audience', nonEmpty),
     tokenIssuer: read('tokenIssuer', nonEmpty),
     tokenKeys: read('tokenKeys', nonEmpty),
-    manifests: read('manifests', nonEmpty),
+    source: read('source', nonEmpty),
     logLevel: read('logLevel', logLevel),
   };
   if (faults.length > 0) throw new HeddleError('bad-config', faults.join('\n'));

@@ -1,6 +1,7 @@
 // The identity service's process: options, source of pods, token review, signals.
 
-import { DirectorySource } from '#kube/directory.ts';
+import { CommanderError } from 'commander';
+import { openSource } from '#kube/open.ts';
 import { systemClock } from '#lib/clock.ts';
 import { describeError } from '#lib/errors.ts';
 import { createLog, type Log } from '#lib/log.ts';
@@ -16,7 +17,7 @@ async function run(config: IdentityConfig, log: Log): Promise<void> {
   for (const signal of ['SIGTERM', 'SIGINT'] as const) process.once(signal, () => stop.abort());
 
   const pods = new PodIndex();
-  const source = new DirectorySource({ directory: config.manifests, clock, log });
+  const source = openSource(config.source, log);
   const keys = new TokenKeys({ path: config.tokenKeys, intervalMs: config.reloadIntervalMs, clock, log });
   const reviewer = new KeyTokenReviewer({
     keys: () => keys.get(),
@@ -45,6 +46,8 @@ try {
     await run(config, log);
   }
 } catch (error) {
+  // Asked for help, which was printed.
+  if (error instanceof CommanderError && error.exitCode === 0) process.exit(0);
   process.stderr.write(`heddle-identity: ${describeError(error)}\n`);
   process.exitCode = 1;
 }

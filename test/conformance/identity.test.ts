@@ -112,7 +112,7 @@ beforeAll(async () => {
     [
       '--disable-warning=ExperimentalWarning',
       path.join(root, 'controlplane/identity/main.ts'),
-      ...['--listen', '127.0.0.1:0', '--admin-listen', '127.0.0.1:0', '--manifests', at('manifests')],
+      ...['--identity-addr', '127.0.0.1:0', '--admin-addr', '127.0.0.1:0', '--source', `dir:${at('manifests')}`],
       ...['--issuer-dir', at('issuer'), '--trust-anchors', at('anchors.pem'), '--token-keys', at('tokens/token.pub')],
       ...['--reload-interval', '100ms'],
     ],
