@@ -19,7 +19,7 @@ import { type FaultPoint, removeDurably, removeLeftovers, writeAtomically } from
 import { CONFIG_BYTES_MAX } from './conflist.ts';
 import { type ConfDirectory, type ConfFile, DROP_IN_NAME, type InstallStep } from './install-plan.ts';
 
-/** Entries that are looked at; directories of network configurations hold a handful. */
+/** More than so many entries are not looked at; directories of network configurations hold a handful. */
 const ENTRIES_MAX = 1_024;
 const MODE = 0o644;
 
@@ -88,7 +88,12 @@ export function pokeRuntime(directory: string): void {
 
 function listEntries(directory: string) {
   try {
-    return readdirSync(directory, { withFileTypes: true }).slice(0, ENTRIES_MAX);
+    const entries = readdirSync(directory, { withFileTypes: true });
+    if (entries.length <= ENTRIES_MAX) return entries;
+    throw new HeddleError(
+      'bad-directory',
+      `read "${directory}" with ${entries.length} entries: expected at most ${ENTRIES_MAX}`,
+    );
   } catch (error) {
     if (!isErrno(error, 'ENOENT', 'ENOTDIR')) throw error;
     throw new HeddleError(

@@ -192,6 +192,13 @@ describe('refuses, and says why', () => {
     expect(readFileSync(file)).toEqual(readFileSync(path.join(testdata, '10-kindnet.conflist')));
   });
 
+  test('a directory of far too many entries', async () => {
+    for (let i = 0; i < 1_025; i++) writeFileSync(path.join(confDir, `noise-${i}`), '');
+    const file = put('10-kindnet.conflist');
+    expect((await make().install()).cause).toMatch(/with 1026 entries: expected at most 1024/);
+    expect(readFileSync(file)).toEqual(readFileSync(path.join(testdata, '10-kindnet.conflist')));
+  });
+
   test('no plugin to install', async () => {
     put('10-kindnet.conflist');
     rmSync(source);

@@ -1,13 +1,17 @@
 // The plugin in a real chain: ptp, host-local, portmap and heddle run by cnitool, against the agent's real socket with
 // a small handler behind it. What the runtime sees when the agent is there, dead, hung, or talks garbage.
 
-import { fstatSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { existsSync, fstatSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import net from 'node:net';
 import path from 'node:path';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest';
+import { PluginBinary } from '#agent/cni/binary.ts';
+import { pluginSection } from '#agent/cni/conflist.ts';
 import { type CniHandler, cniDone, cniFailed } from '#agent/cni/handler.ts';
+import { CniInstaller } from '#agent/cni/install.ts';
 import { readRecords, writeMeshedNamespaces } from '#agent/cni/run-dir.ts';
 import { type CniServer, startCniServer } from '#agent/cni/server.ts';
+import { uninstallCni } from '#agent/cni/uninstall.ts';
 import type { CniRequest } from '#api/cni-message.ts';
 import { close } from '#lib/libc.ts';
 import { silentLog } from '#lib/log.ts';
@@ -354,6 +358,82 @@ describe('without the agent', () => {
     await startAgent();
     await succeeds('add', { name: 'web', annotations: STAMP });
     expect(seen[0]!.inode).toBe(node.inodeOf('web'));
+  });
+});
+
+describe('as the installer leaves it', () => {
+  const runtime = { kind: 'containerd', supportsDropIns: true, defaultNetwork: null, isInstalled: () => true } as const;
+  const binDirOfBuild = path.dirname(HEDDLE_CNI);
+
+  afterEach(() => {
+    node.binDir = binDirOfBuild;
+  });
+
+  test.each(['drop-in', 'chained', 'owned'] as const)(
+    '%s: libcni runs the plugin, and no more after uninstalling',
+    async (mode) => {
+      await startAgent();
+      node.configure('1.0.0', null);
+      const { confDir } = node;
+      const binDir = path.join(node.directory, `bin-${mode}`);
+      const section = pluginSection({ runDir: node.runDir });
+      const installer = new CniInstaller({
+        confDir,
+        binDir,
+        source: HEDDLE_CNI,
+        mode,
+        runtime,
+        section,
+        log: silentLog,
+      });
+      expect(await installer.install()).toMatchObject({ isInstalled: true, cause: null });
+      node.binDir = binDir;
+      makePod('web');
+      await succeeds('add', { name: 'web', annotations: STAMP });
+      expect(seen).toMatchObject([{ request: { op: 'ADD', pod: { name: 'web' } }, inode: node.inodeOf('web') }]);
+
+      const cacheDir = path.join(node.directory, 'cache');
+      const uninstall = () =>
+        uninstallCni({ confDir, binDirs: [binDir], cacheDir, log: silentLog, confirmReload: async () => {} });
+      // libcni's note of the pod names the plugin, unless it came from a drop-in, which libcni does not note.
+      expect(await uninstall()).toMatchObject({ binaryRemoved: mode === 'drop-in' });
+      await succeeds('del', { name: 'web', annotations: STAMP });
+      expect(await uninstall()).toMatchObject({ changed: [], pods: [], binaryRemoved: true });
+      expect(existsSync(path.join(binDir, 'heddle-cni'))).toBe(false);
+      seen = [];
+      await succeeds('add', { name: 'web', annotations: STAMP });
+      await succeeds('del', { name: 'web', annotations: STAMP });
+      expect(seen).toEqual([]);
+    },
+  );
+
+  test('the executable is replaced while pods start: none of them notices', async () => {
+    await startAgent();
+    const binDir = path.join(node.directory, 'bin-replaced');
+    const versions = ['a', 'b'].map((name) => path.join(node.directory, `plugin-${name}`));
+    for (const [index, file] of versions.entries()) {
+      // What is appended to an ELF file is not loaded: another file with the same behaviour.
+      writeFileSync(file, Buffer.concat([readFileSync(HEDDLE_CNI), Buffer.alloc(index)]), { mode: 0o755 });
+    }
+    await new PluginBinary(versions[0]!, binDir).install();
+    node.binDir = binDir;
+    const names = Array.from({ length: 8 }, (_, i) => `r${i}`);
+    for (const name of names) makePod(name);
+    let replaced = 0;
+    let isOver = false;
+    const replacing = (async () => {
+      while (!isOver) {
+        if (await new PluginBinary(versions[++replaced % 2]!, binDir).install()) continue;
+        throw new Error('expected the executable to differ');
+      }
+    })();
+    for (const name of names) await succeeds('add', { name, annotations: STAMP });
+    isOver = true;
+    await replacing;
+    expect(replaced).toBeGreaterThan(3);
+    expect(seen).toHaveLength(names.length);
+    node.binDir = binDirOfBuild;
+    for (const name of names) await succeeds('del', { name, annotations: STAMP });
   });
 });
 

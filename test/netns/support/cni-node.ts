@@ -52,6 +52,8 @@ export class CniNode {
   readonly directory: string;
   readonly runDir: string;
   readonly network: string;
+  /** Where our plugin is. */
+  binDir = path.dirname(HEDDLE_CNI);
   readonly #prefix: string;
   readonly #pods = new Set<string>();
 
@@ -71,6 +73,10 @@ export class CniNode {
     mkdirSync('/var/lib/cni', { recursive: true });
     execFileSync('ip', ['netns', 'add', `${this.#prefix}-node`]);
     execFileSync('ip', ['-n', `${this.#prefix}-node`, 'link', 'set', 'lo', 'up']);
+  }
+
+  get confDir(): string {
+    return path.join(this.directory, 'net.d');
   }
 
   /** Writes the node's list: ptp, host-local and portmap, and our plugin behind them where a section is given. */
@@ -94,7 +100,7 @@ export class CniNode {
     });
     const bytes = new TextEncoder().encode(text);
     const whole = section === null ? bytes : insertPlugin(bytes, pluginSection({ runDir: this.runDir, ...section }));
-    writeFileSync(path.join(this.directory, 'net.d/10-node.conflist'), whole);
+    writeFileSync(path.join(this.confDir, '10-node.conflist'), whole);
   }
 
   /** A pod's network namespace; returns its path. */
@@ -151,8 +157,8 @@ export class CniNode {
     return this.onNode(
       [path.join(REFERENCE_BIN, 'cnitool'), verb, this.network, `/run/netns/${this.#prefix}-${name}`],
       {
-        CNI_PATH: `${path.dirname(HEDDLE_CNI)}:${REFERENCE_BIN}`,
-        NETCONFPATH: path.join(this.directory, 'net.d'),
+        CNI_PATH: `${this.binDir}:${REFERENCE_BIN}`,
+        NETCONFPATH: this.confDir,
         CNI_ARGS: `IgnoreUnknown=1;K8S_POD_NAMESPACE=${namespace};K8S_POD_NAME=${name};K8S_POD_UID=uid-${name}`,
         CAP_ARGS: JSON.stringify(capabilities),
       },
