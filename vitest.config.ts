@@ -11,6 +11,7 @@ export default defineConfig({
       { test: { name: 'unit', include: ['{agent,api,bpf,cli,controlplane,demo,kube,lib,proxy}/**/*.test.ts'] } },
       { test: { name: 'tidy', include: ['test/*.test.ts'], testTimeout: 60_000 } },
       { test: { name: 'worker', include: ['test/worker/**/*.test.ts'], ...kernel } },
+      { test: { name: 'controlplane', include: ['test/controlplane/**/*.test.ts'], ...kernel } },
       { test: { name: 'netns', include: ['test/netns/**/*.test.ts'], ...kernel } },
       { test: { name: 'conformance', include: ['test/conformance/**/*.test.ts'], ...kernel } },
     ],

@@ -106,6 +106,7 @@ const SUITES: Record<string, Suite[]> = {
   check: CHECK,
   unit: [vitest('unit'), goTest('cni')],
   worker: [vitest('worker')],
+  controlplane: [vitest('controlplane')],
   netns: [vitest('netns')],
   conformance: [vitest('conformance')],
 };
