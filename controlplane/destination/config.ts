@@ -11,6 +11,7 @@ import {
   Port,
 } from '#api/names.ts';
 import { DEFAULT_INBOUND_POLICIES, type DefaultInboundPolicy } from '#api/worker-config.ts';
+import { parseDurationMs } from '#kube/duration.ts';
 import { MESH_DEFAULTS } from '#kube/meshed.ts';
 import { parsePortSet } from '#kube/port-set.ts';
 import { describeError, HeddleError } from '#lib/errors.ts';
@@ -41,6 +42,7 @@ export interface DestinationConfig {
   adminListen: ListenAddress;
   mesh: MeshConfig;
   certificate: CertificateOrigin;
+  reloadIntervalMs: number;
   logLevel: LogLevel;
 }
 
@@ -78,6 +80,7 @@ function createCommand(): Command {
     .option('--trust-anchors <file>', 'PEM bundle, watched', '/run/heddle/trust-roots/ca-bundle.crt')
     .option('--tls-cert <file>', 'serve with this certificate chain instead, watched')
     .option('--tls-key <file>', 'and this private key')
+    .option('--reload-interval <duration>', 'how often watched files are looked at', '10s')
     .option('--log-level <level>', `one of ${Object.keys(LogLevel).join(', ')}`, 'info')
     .option('--check-config', 'check the options and exit');
 }
@@ -127,6 +130,7 @@ export function parseConfig(argv: readonly string[]): DestinationConfig {
       transportHeader: read('transportHeader', (text) => oneOf(text, TRANSPORT_HEADER_MODES)),
     },
     certificate: certificateOrigin(options, read, faults),
+    reloadIntervalMs: read('reloadInterval', interval),
     logLevel: read('logLevel', (text) => oneOf(text, Object.keys(LogLevel) as LogLevel[])),
   };
   if (faults.length > 0) throw new HeddleError('bad-config', faults.join('\n'));
@@ -161,6 +165,12 @@ function dnsName(text: string): string {
 function notEmpty(text: string): string {
   if (text !== '') return text;
   throw new HeddleError('bad-value', 'read the value "": expected one that is not empty');
+}
+
+function interval(text: string): number {
+  const ms = parseDurationMs(text);
+  if (ms !== null && ms >= 100 && ms <= 3_600_000) return ms;
+  throw new HeddleError('bad-duration', `read the duration "${text}": expected 100ms to 1h`);
 }
 
 function networks(text: string): string[] {

@@ -10,10 +10,6 @@ import { createCertifiedIdentity } from '../identity/certify-client.ts';
 import { FileWatch } from '../identity/file-watch.ts';
 import type { DestinationConfig } from './config.ts';
 
-const FILES_INTERVAL_MS = 10_000;
-/** Until the first certificate is there, an installation is probably still writing the files. */
-const FIRST_INTERVAL_MS = 500;
-
 export interface ServingSource {
   close(): void;
 }
@@ -26,11 +22,11 @@ export function watchServingCertificate(
   onCertificate: (material: KeyMaterial) => void,
 ): ServingSource {
   const origin = config.certificate;
+  const watching = { intervalMs: config.reloadIntervalMs, clock, log };
   if (origin.kind === 'files') {
     return watchFiles(
       { certificatePem: origin.certificate, privateKeyPem: origin.privateKey },
-      clock,
-      log,
+      watching,
       onCertificate,
     );
   }
@@ -47,7 +43,7 @@ export function watchServingCertificate(
     log,
   });
   identity.onChange(onCertificate);
-  const anchors = watchFiles({ anchors: origin.trustAnchors }, clock, log, (files) => {
+  const anchors = watchFiles({ anchors: origin.trustAnchors }, watching, (files) => {
     const isFirst = anchorsPem === '';
     anchorsPem = files.anchors;
     if (isFirst) void identity.renew();
@@ -62,29 +58,22 @@ export function watchServingCertificate(
 
 function watchFiles<Name extends string>(
   paths: Record<Name, string>,
-  clock: Clock,
-  log: Log,
+  { intervalMs, clock, log }: { intervalMs: number; clock: Clock; log: Log },
   onChange: (files: Readonly<Record<Name, string>>) => void,
 ): ServingSource {
-  let watch: FileWatch<Name> | null = null;
-  const start = (intervalMs: number) => {
-    watch?.close();
-    watch = new FileWatch({
-      paths,
-      intervalMs,
-      clock,
-      onChange: (files) => {
-        try {
-          onChange(files);
-        } catch (error) {
-          log.error('files are not used', { ...paths, error: describeError(error) });
-        }
-        if (intervalMs === FIRST_INTERVAL_MS) start(FILES_INTERVAL_MS);
-      },
-      onError: (error) => log.warn('files cannot be read', { error: describeError(error) }),
-    });
-    void watch.start();
-  };
-  start(FIRST_INTERVAL_MS);
-  return { close: () => watch?.close() };
+  const watch = new FileWatch({
+    paths,
+    intervalMs,
+    clock,
+    onChange: (files) => {
+      try {
+        onChange(files);
+      } catch (error) {
+        log.error('files are not used', { ...paths, error: describeError(error) });
+      }
+    },
+    onError: (error) => log.warn('files cannot be read', { error: describeError(error) }),
+  });
+  void watch.start();
+  return { close: () => watch.close() };
 }
