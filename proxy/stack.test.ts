@@ -7,6 +7,8 @@ import { silentLog } from '#lib/log.ts';
 import { memoryPair } from '#lib/memory-duplex.ts';
 import { seededRandom } from './balance/seeded-random.ts';
 import { FakeTransport } from './control/testing.ts';
+import { downgradeFromHttp2 } from './inbound/orig-proto.ts';
+import { connectHttp2 } from './io/http2-client.ts';
 import { LiveConnections } from './live-connections.ts';
 import { silentRecorder } from './observe/silent-recorder.ts';
 import {
@@ -14,6 +16,7 @@ import {
   detectPolicy,
   duration,
   forwardBackend,
+  http2Origin,
   MemoryNetwork,
   type OriginRequest,
   origin,
@@ -24,6 +27,8 @@ import {
   TestControlPlane,
   weightedAddr,
 } from './outbound/testing.ts';
+import { EXCHANGE, RecordedResponse } from './outbound/testing-http.ts';
+import { requestHead } from './policy/testing.ts';
 import { createOutbound } from './stack.ts';
 import { workerConfig } from './testing.ts';
 
@@ -676,6 +681,95 @@ describe('opaque connections', () => {
     clock.advance(3_000);
     await settle();
     expect(client.closed?.code).toBe('connection-reset');
+  });
+});
+
+describe('HTTP/2', () => {
+  const h2 = { protocolHint: { protocol: { $case: 'h2' as const, value: {} }, opaqueTransport: undefined } };
+
+  test('requests of HTTP/1 clients share one connection to a peer that takes HTTP/2', async () => {
+    const { clock, control, dial, network } = setUp();
+    const heads: string[] = [];
+    network.listen(
+      '10.1.0.1:80',
+      http2Origin(
+        clock,
+        (request) => {
+          heads.push(`${request.head.version} ${request.head.method} ${request.body}`);
+          request.reply(200, 'hello');
+        },
+        (service) => downgradeFromHttp2(service, true),
+      ),
+    );
+    const clients = [dial(), dial(), dial()];
+    control.profile();
+    control.policy(detectPolicy([route([rule('/', [balancerBackend(PATH)])])], balancerBackend(PATH)));
+    control.add(PATH, weightedAddr('10.1.0.1', 80, h2));
+    await settle();
+    for (const client of clients) client.send('POST / HTTP/1.1\r\nhost: web\r\ncontent-length: 2\r\n\r\nhi');
+    await settle();
+    expect(clients.map(({ statuses }) => statuses)).toEqual([[200], [200], [200]]);
+    expect(clients[0]!.received).toContain('hello');
+    expect(heads).toEqual(['HTTP/1.1 POST hi', 'HTTP/1.1 POST hi', 'HTTP/1.1 POST hi']);
+    expect(network.connects).toEqual(['10.1.0.1:80']);
+  });
+
+  test('clients of HTTP/2 are balanced request by request', async () => {
+    const { clock, control, network, outbound } = setUp();
+    const counts = new Map<string, number>();
+    for (const name of ['10.1.0.1:80', '10.1.0.2:80']) {
+      network.listen(
+        name,
+        http2Origin(clock, (request) => {
+          counts.set(name, (counts.get(name) ?? 0) + 1);
+          request.reply(200, name);
+        }),
+      );
+    }
+    const [app, accepted] = memoryPair();
+    void outbound.accept(accepted, { address: '10.96.0.1', port: 80 });
+    const client = connectHttp2(app, { clock });
+    await settle();
+    control.profile();
+    control.policy(detectPolicy([route([rule('/', [balancerBackend(PATH)])])], balancerBackend(PATH)));
+    control.add(PATH, weightedAddr('10.1.0.1', 80), weightedAddr('10.1.0.2', 80));
+    await settle();
+    for (let index = 0; index < 40; index++) {
+      const response = new RecordedResponse();
+      const head = requestHead({ version: 'HTTP/2', authority: 'web' });
+      client.call(head, EXCHANGE, response).end(null);
+      await settle(5);
+      expect(response.events[0]).toBe('head 200');
+    }
+    expect([...counts.keys()].sort()).toEqual(['10.1.0.1:80', '10.1.0.2:80']);
+    expect(network.connects).toHaveLength(2);
+  });
+
+  test('a gRPC client is told in its own words', async () => {
+    const { clock, control, outbound } = setUp();
+    const [app, accepted] = memoryPair();
+    void outbound.accept(accepted, { address: '10.96.0.1', port: 80 });
+    const client = connectHttp2(app, { clock });
+    await settle();
+    control.profile();
+    control.policy(detectPolicy([route([rule('/', [balancerBackend(PATH)])])], balancerBackend(PATH)));
+    await settle();
+    const response = new RecordedResponse();
+    const head = requestHead({ version: 'HTTP/2', method: 'POST', authority: 'web' }, [
+      ['content-type', 'application/grpc'],
+    ]);
+    let told: string | undefined;
+    const record = response.head.bind(response);
+    response.head = (answer) => {
+      told = answer.headers.get('grpc-status');
+      record(answer);
+    };
+    client.call(head, EXCHANGE, response).end(null);
+    await settle();
+    clock.advance(3_000);
+    await settle();
+    expect(response.events[0]).toBe('head 200');
+    expect(told).toBe('4');
   });
 });
 

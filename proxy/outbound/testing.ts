@@ -21,6 +21,7 @@ import type { FakeStream, FakeTransport } from '../control/testing.ts';
 import type { HttpService, RequestHead, ResponseStream } from '../http.ts';
 import type { ConnectTarget } from '../io/connect.ts';
 import { serveHttp1 } from '../io/http1-server.ts';
+import { serveHttp2 } from '../io/http2-server.ts';
 import { HeaderList } from '../wire/headers.ts';
 
 /** Lets everything that is due in microtasks and immediates happen. */
@@ -87,7 +88,26 @@ export interface OriginRequest {
 
 /** An HTTP/1 server that reads the whole request and then asks `answer`. */
 export function origin(clock: Clock, answer: (request: OriginRequest) => void): Handler {
-  const service: HttpService = {
+  const service = originService(answer);
+  return (stream) => {
+    serveHttp1(stream, { service, clock, clientIdentity: null });
+  };
+}
+
+/** The same as a peer's proxy that takes HTTP/2; `wrap` undoes what the client's proxy did. */
+export function http2Origin(
+  clock: Clock,
+  answer: (request: OriginRequest) => void,
+  wrap: (service: HttpService) => HttpService = (service) => service,
+): Handler {
+  const service = wrap(originService(answer));
+  return (stream) => {
+    serveHttp2(stream, { service, clock, clientIdentity: null });
+  };
+}
+
+function originService(answer: (request: OriginRequest) => void): HttpService {
+  return {
     call(head, _exchange, response) {
       let body = '';
       return {
@@ -101,9 +121,6 @@ export function origin(clock: Clock, answer: (request: OriginRequest) => void): 
       };
     },
   };
-  return (stream) => {
-    serveHttp1(stream, { service, clock, clientIdentity: null });
-  };
 }
 
 function originRequest(head: RequestHead, body: string, response: ResponseStream): OriginRequest {
@@ -114,7 +131,7 @@ function originRequest(head: RequestHead, body: string, response: ResponseStream
       const headers = new HeaderList();
       headers.add('content-length', String(Buffer.byteLength(text)));
       for (const [name, value] of Object.entries(fields)) headers.add(name, value);
-      response.head({ status, reason: 'x', version: 'HTTP/1.1', headers, bodyBytes: Buffer.byteLength(text) });
+      response.head({ status, reason: 'x', version: head.version, headers, bodyBytes: Buffer.byteLength(text) });
       if (text !== '') response.data(Buffer.from(text));
       response.end(null);
     },
