@@ -3,7 +3,14 @@ import { GetDestination, Update, WeightedAddr } from '#api/gen/destination.ts';
 import { TrafficSpec } from '#api/gen/outbound.ts';
 import { FakeClock } from '#lib/clock.ts';
 import { silentLog } from '#lib/log.ts';
-import { type DiscoveryOptions, encodeIp, foldUpdate, watchEndpoints, watchOutboundPolicy } from './discovery.ts';
+import {
+  type DiscoveryOptions,
+  ENDPOINTS_MAX,
+  encodeIp,
+  foldUpdate,
+  watchEndpoints,
+  watchOutboundPolicy,
+} from './discovery.ts';
 import { FakeTransport } from './testing.ts';
 
 const endpoint = (ip: string, port: number, labels: Record<string, string> = {}): WeightedAddr =>
@@ -43,6 +50,15 @@ describe('foldUpdate', () => {
   test('the first message of a new stream starts anew', () => {
     const before = foldUpdate(add(a, b), undefined, true);
     expect(foldUpdate(add(b), before, true).endpoints.size).toBe(1);
+  });
+
+  test('more endpoints than are used are cut, and said', () => {
+    const many = Array.from({ length: ENDPOINTS_MAX + 1 }, (_, index) =>
+      endpoint(`10.${index >> 16}.${(index >> 8) & 255}.${index & 255}`, 80),
+    );
+    const set = foldUpdate(add(...many), undefined, true);
+    expect([set.endpoints.size, set.isTruncated]).toEqual([ENDPOINTS_MAX, true]);
+    expect(foldUpdate(add(a), set, true).isTruncated).toBe(false);
   });
 
   test.each([true, false])('no_endpoints{exists:%s} clears the set', (exists) => {

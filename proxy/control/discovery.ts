@@ -28,6 +28,8 @@ export interface EndpointSet {
   readonly endpoints: ReadonlyMap<string, WeightedAddr>;
   /** `service`, `namespace`, … of all of them. */
   readonly labels: Readonly<Record<string, string>>;
+  /** There were more than {@link ENDPOINTS_MAX}. */
+  readonly isTruncated: boolean;
 }
 
 /** More than this in one set is cut: a set must not be able to fill a worker's memory. */
@@ -39,7 +41,13 @@ export function watchEndpoints(path: string, options: DiscoveryOptions, onIdle?:
     ...watchOptions(options, onIdle),
     kind: WatchKind.destination,
     request: getDestination(path, options),
-    reduce: foldUpdate,
+    reduce: (payload, previous, isFirst) => {
+      const set = foldUpdate(payload, previous, isFirst);
+      if (set.isTruncated && !previous?.isTruncated) {
+        options.log.warn('service has more endpoints than are used', { path, endpointsMax: ENDPOINTS_MAX });
+      }
+      return set;
+    },
   });
 }
 
@@ -86,12 +94,15 @@ export function foldUpdate(payload: Uint8Array, previous: EndpointSet | undefine
   const { update } = Update.decode(payload);
   const endpoints = new Map(isFirst ? [] : previous?.endpoints);
   let labels = isFirst ? {} : (previous?.labels ?? {});
+  let isTruncated = !isFirst && (previous?.isTruncated ?? false);
   switch (update?.$case) {
     case 'add':
       labels = update.value.metricLabels;
       for (const endpoint of update.value.addrs) {
         const key = addressKey(endpoint.addr);
-        if (key !== null && (endpoints.has(key) || endpoints.size < ENDPOINTS_MAX)) endpoints.set(key, endpoint);
+        if (key === null) continue;
+        if (endpoints.has(key) || endpoints.size < ENDPOINTS_MAX) endpoints.set(key, endpoint);
+        else isTruncated = true;
       }
       break;
     case 'remove':
@@ -104,7 +115,7 @@ export function foldUpdate(payload: Uint8Array, previous: EndpointSet | undefine
       endpoints.clear();
       break;
   }
-  return { endpoints, labels };
+  return { endpoints, labels, isTruncated };
 }
 
 /** One text per address, for maps only. */
