@@ -8,7 +8,8 @@ import { type ConnectionInjector, Server, ServerCredentials } from '@grpc/grpc-j
 import { HeddleError } from '../errors.ts';
 import type { Log } from '../log.ts';
 import type { ServiceDefinition } from './definition.ts';
-import { type CallObserver, type Handlers, implement, type ServeOptions } from './service.ts';
+import { type CallObserver, type Handlers, implement, type OpenStreams, type ServeOptions } from './service.ts';
+import { GrpcError, Status } from './status.ts';
 import { type KeyMaterial, TLS_SETTINGS } from './tls.ts';
 
 const CONNECTIONS_MAX = 10_000;
@@ -37,6 +38,7 @@ export interface ListenAddress {
 export class GrpcServer {
   readonly #log: Log;
   readonly #options: ServeOptions;
+  readonly #streams: OpenStreams;
   readonly #grpc: Server;
   readonly #injector: ConnectionInjector;
   readonly #listener: net.Server;
@@ -45,7 +47,8 @@ export class GrpcServer {
 
   constructor(options: GrpcServerOptions) {
     this.#log = options.log;
-    this.#options = { ...options, budget: { open: 0, max: options.streamsMax ?? STREAMS_MAX } };
+    this.#streams = { all: new Set(), max: options.streamsMax ?? STREAMS_MAX };
+    this.#options = { ...options, streams: this.#streams };
     this.#grpc = new Server({
       'grpc.max_receive_message_length': MESSAGE_BYTES_MAX,
       'grpc.max_concurrent_streams': STREAMS_PER_CONNECTION_MAX,
@@ -88,10 +91,15 @@ export class GrpcServer {
     return { host: bound.address, port: bound.port };
   }
 
-  /** Stops accepting, says goodbye (GOAWAY) on every connection, and cuts what is left after `graceMs`. */
+  /**
+   * Stops accepting, says goodbye (GOAWAY) on every connection, ends the streams, lets unary calls finish, and cuts what
+   * is left after `graceMs`.
+   */
   async close(graceMs: number): Promise<void> {
     const closed = new Promise<void>((resolve) => this.#listener.close(() => resolve()));
     this.#injector.drain(graceMs);
+    const goodbye = new GrpcError(Status.unavailable, 'the server is shutting down');
+    for (const stream of [...this.#streams.all]) stream.fail(goodbye);
     const cut = setTimeout(() => {
       for (const socket of this.#sockets) socket.destroy();
     }, graceMs);

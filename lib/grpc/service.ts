@@ -59,15 +59,15 @@ export interface CallObserver {
   handled(labels: CallLabels, status: number): void;
 }
 
-/** Streams of all connections of a server together. */
-export interface StreamBudget {
-  open: number;
+/** The open streams of all connections of a server. */
+export interface OpenStreams {
+  readonly all: Set<MessageStream<unknown>>;
   readonly max: number;
 }
 
 export interface ServeOptions extends StreamOptions {
   log: Log;
-  budget?: StreamBudget;
+  streams?: OpenStreams;
   observer?: CallObserver;
 }
 
@@ -151,22 +151,22 @@ function serveStream(
   labels: CallLabels,
   options: ServeOptions,
 ): handleServerStreamingCall<unknown, unknown> {
-  const { log, observer, budget } = options;
+  const { log, observer, streams } = options;
   return (call) => {
     observer?.started(labels);
     observer?.received(labels);
-    const isAdmitted = budget === undefined || budget.open < budget.max;
-    if (budget) budget.open++;
+    const isAdmitted = streams === undefined || streams.all.size < streams.max;
     const ended = new AbortController();
     const stream = new MessageStream<unknown>(call, {
       ...options,
       onSent: () => observer?.sent(labels),
       onEnd: (status) => {
-        if (budget) budget.open--;
+        streams?.all.delete(stream);
         observer?.handled(labels, status);
         ended.abort();
       },
     });
+    streams?.all.add(stream);
     void (async () => {
       try {
         if (!isAdmitted) throw new GrpcError(Status.resourceExhausted, 'too many streams: try another server');
