@@ -24,6 +24,18 @@ export class FakeTransport implements WatchTransport {
     };
   }
 
+  readonly #upListeners = new Set<() => void>();
+
+  onUp(run: () => void): () => void {
+    this.#upListeners.add(run);
+    return () => this.#upListeners.delete(run);
+  }
+
+  /** The transport came up again. */
+  up(): void {
+    for (const run of [...this.#upListeners]) run();
+  }
+
   /** Streams of a kind that are open. */
   openOf(kind: WatchKind): FakeStream[] {
     return this.streams.filter((stream) => stream.isOpen && stream.kind === kind);

@@ -66,6 +66,16 @@ describe('Watch', () => {
     expect(transport.streams).toHaveLength(streams + 1);
   });
 
+  test('asks again at once when the transport is up again', () => {
+    const { clock, transport } = setUp();
+    transport.end(transport.streams[0]!, { code: 14, message: 'agent is gone' });
+    transport.up();
+    expect(transport.streams).toHaveLength(2);
+    clock.advance(60_000);
+    transport.up();
+    expect(transport.streams).toHaveLength(2);
+  });
+
   test.each([3, 9])('status %i is final', (code) => {
     const { clock, transport, watch } = setUp();
     let calls = 0;

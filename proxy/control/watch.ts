@@ -42,6 +42,8 @@ export interface WatchTransport {
    * Unavailable. `close` is idempotent and no call follows it.
    */
   open(kind: WatchKind, request: Uint8Array, listener: WatchListener): { close(): void };
+  /** Calls `run` whenever the transport came up again: there is no point in waiting on. Returns the cancellation. */
+  onUp?(run: () => void): () => void;
 }
 
 export interface WatchOptions<T> {
@@ -69,6 +71,7 @@ export class Watch<T> {
   readonly #subscribers = new Set<(watch: Watch<T>) => void>();
   #stream: { close(): void } | null = null;
   #retry: Timer | null = null;
+  #cancelUp: (() => void) | null = null;
   #idle: Timer | null = null;
   #value: T | undefined;
   #status: LinkStatus | null = null;
@@ -134,7 +137,7 @@ export class Watch<T> {
     this.#subscribers.clear();
     this.#stream?.close();
     this.#stream = null;
-    this.#retry?.cancel();
+    this.#stopRetry();
     this.#idle?.cancel();
   }
 
@@ -176,12 +179,21 @@ export class Watch<T> {
     this.#staleSinceMs ??= this.#options.clock.nowMs();
     this.#isTerminal = status.code === GrpcCode.invalidArgument || status.code === GrpcCode.failedPrecondition;
     if (!this.#isTerminal) {
-      this.#retry = this.#options.clock.after(this.#backoff.next(), () => {
-        this.#retry = null;
+      const again = (): void => {
+        this.#stopRetry();
         this.#open();
-      });
+      };
+      this.#retry = this.#options.clock.after(this.#backoff.next(), again);
+      if (status.code === GrpcCode.unavailable) this.#cancelUp = this.#options.transport.onUp?.(again) ?? null;
     }
     this.#notify();
+  }
+
+  #stopRetry(): void {
+    this.#retry?.cancel();
+    this.#retry = null;
+    this.#cancelUp?.();
+    this.#cancelUp = null;
   }
 
   #notify(): void {
