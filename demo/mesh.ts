@@ -31,6 +31,7 @@ export class Mesh {
   readonly #options: MeshOptions;
   readonly #keys: string;
   readonly #processes: MeshProcess[] = [];
+  #agent: MeshProcess | null = null;
 
   constructor(options: MeshOptions) {
     this.#options = options;
@@ -48,6 +49,10 @@ export class Mesh {
     await this.#startIdentity().waitReady(signal);
     // The agent comes up without a control plane too, and retries.
     await Promise.all([this.#startDestination(), this.#startAgent()].map((started) => started.waitReady(signal)));
+  }
+
+  get agentPid(): number {
+    return this.#agent?.pid ?? 0;
   }
 
   /** Agent first: it says goodbye to its workers' streams, and needs nobody for it. */
@@ -102,7 +107,7 @@ export class Mesh {
     const stateDir = path.join(runDir, 'agent-state');
     // Workers read their program from here with users of their own.
     for (const directory of [stateDir, this.agentRunDir]) mkdirSync(directory, { mode: 0o755 });
-    return this.#spawn('agent', 'agent/main.ts', `${AGENT_URL}/ready`, [
+    this.#agent = this.#spawn('agent', 'agent/main.ts', `${AGENT_URL}/ready`, [
       ...['--node-name', nodeName, '--run-dir', this.agentRunDir, '--state-dir', stateDir],
       ...['--bpffs-dir', path.join(this.agentRunDir, 'bpf'), '--redirect', redirect],
       ...(podsCgroup === null ? [] : ['--pods-cgroup', podsCgroup]),
@@ -111,6 +116,7 @@ export class Mesh {
       ...['--identity-addr', `127.0.0.1:${Port.identity}`, '--destination-addr', `127.0.0.1:${Port.destination}`],
       ...['--policy-addr', `127.0.0.1:${Port.policy}`, '--admin-addr', `127.0.0.1:${Port.agentAdmin}`],
     ]);
+    return this.#agent;
   }
 
   #spawn(name: string, main: string, readyUrl: string, args: string[]): MeshProcess {

@@ -1,0 +1,76 @@
+// `make bench SUITE=…`: runs one suite in network and mount namespaces of its own and prints its rows. Nothing here
+// gates a commit: numbers want a quiet machine.
+
+import { spawnSync } from 'node:child_process';
+import { chmodSync, mkdtempSync, rmSync } from 'node:fs';
+import os from 'node:os';
+import path from 'node:path';
+import { Command } from 'commander';
+import { runNodeSuite } from './node.ts';
+import { formatRows, type Row } from './row.ts';
+
+type Suite = (directory: string, say: (text: string) => void) => Promise<Row[]>;
+const SUITES: Record<string, Suite> = { node: runNodeSuite };
+
+const command = new Command('bench')
+  .argument('<suite>', `one of ${Object.keys(SUITES).join(', ')}`)
+  .option('--json', 'print {"rows":[…]} and nothing else on standard output')
+  .option('--inside <directory>', 'already in namespaces of its own, with a directory to work in')
+  .option('--check-config', 'check the arguments and exit');
+
+async function main(argv: string[]): Promise<number> {
+  if (argv.includes('--check-config')) return 0;
+  command.parse(argv, { from: 'user' });
+  const { json, inside } = command.opts<{ json?: boolean; inside?: string }>();
+  const suite = SUITES[command.args[0] ?? ''];
+  if (suite === undefined) {
+    console.error(`bench: unknown suite "${command.args[0]}": expected one of ${Object.keys(SUITES).join(', ')}`);
+    return 2;
+  }
+  if (process.getuid?.() !== 0) {
+    console.error('bench: expected root, to make network namespaces');
+    return 2;
+  }
+  if (inside === undefined) return enterNamespaces(argv);
+  const rows = await suite(inside, (text) => console.error(`bench: ${text}`));
+  console.log(json ? JSON.stringify({ rows }) : formatRows(rows));
+  return 0;
+}
+
+/**
+ * The same command again, as the first process of namespaces that end with it, and everything in them too: processes,
+ * links, mounts. The directory is removed from outside, when nothing is mounted in it any more.
+ */
+function enterNamespaces(argv: string[]): number {
+  const directory = mkdtempSync(path.join(os.tmpdir(), 'heddle-bench-'));
+  // Workers read their program below it with users of their own.
+  chmodSync(directory, 0o711);
+  const setUp = 'ip link set lo up && mkdir -p /run/netns && mount -t tmpfs heddle-bench /run/netns && exec "$@"';
+  try {
+    const { status } = spawnSync(
+      'unshare',
+      [
+        ...['--net', '--mount', '--propagation', 'private', '--pid', '--fork', '--kill-child', '--mount-proc'],
+        ...['sh', '-c', setUp, 'sh'],
+        ...[
+          process.execPath,
+          '--disable-warning=ExperimentalWarning',
+          import.meta.filename,
+          ...argv,
+          '--inside',
+          directory,
+        ],
+      ],
+      { stdio: 'inherit' },
+    );
+    return status ?? 1;
+  } finally {
+    rmSync(directory, { recursive: true, force: true });
+  }
+}
+
+process.exitCode = await main(process.argv.slice(2)).catch((error: Error) => {
+  console.error(`bench: ${error.message}`);
+  return 1;
+});
+if (process.argv.includes('--inside')) process.exit();
