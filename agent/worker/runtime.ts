@@ -38,7 +38,7 @@ export interface WorkerRuntime {
 
 /** Flags change V8's cache and its memory, so they are part of the version. */
 const NODE_FLAGS = ['--disable-warning=ExperimentalWarning'];
-const MAIN = 'proxy/main.ts';
+const MAIN = 'proxy/main.js';
 /** Written last: a directory without it is half made. */
 const COMPLETE = '.complete';
 const BAKE_TIMEOUT_MS = 30_000;
