@@ -67,7 +67,8 @@ export function createOutbound(options: OutboundOptions): Outbound {
     policyWorkload: config().outbound.policyWorkload,
     idleMs: config().outbound.discoveryIdleMs,
   };
-  const shared = { clock, log, random, recorder, discovery, isLocal };
+  const detectTimeoutMs = (): number => config().outbound.detectTimeoutMs;
+  const shared = { clock, log, random, recorder, discovery, isLocal, detectTimeoutMs };
 
   // Endpoints: TCP, mTLS to the identity that discovery names, the transport header.
   const dial = createDial({

@@ -28,6 +28,8 @@ export interface AcceptOptions {
   /** The worker's own outbound port: a connection to it is no redirected one. */
   proxyPort(): number;
   isLocal(address: string): boolean;
+  /** For the first bytes, where the policy does not say how long. */
+  detectTimeoutMs(): number;
   /** serveHttp1 and serveHttp2 of io/. */
   serveHttp1(stream: Duplex, options: Http1ServerOptions): HttpServerConnection;
   serveHttp2(stream: Duplex, options: Http2ServerOptions): HttpServerConnection;
@@ -103,7 +105,7 @@ class Accepted {
       case 'detect':
       case 'invalid':
         // With an invalid policy HTTP clients are told, and others are reset for want of a route.
-        return this.#detect(protocol.kind === 'detect' ? protocol.timeoutMs : INVALID_DETECT_TIMEOUT_MS);
+        return this.#detect(protocol.kind === 'detect' ? protocol.timeoutMs : this.#options.detectTimeoutMs());
     }
   }
 
@@ -137,7 +139,7 @@ class Accepted {
     const { bytes } = await peek(this.#stream, {
       clock: this.#options.clock,
       bytesMax: CLIENT_HELLO_BYTES_MAX,
-      timeoutMs: INVALID_DETECT_TIMEOUT_MS,
+      timeoutMs: this.#options.detectTimeoutMs(),
       isEnough: (soFar) => parseClientHello(soFar).kind !== 'incomplete',
     });
     const hello = parseClientHello(bytes);
@@ -220,9 +222,6 @@ class Accepted {
     return promise;
   }
 }
-
-/** Where the policy does not say how long to wait for the first bytes. */
-const INVALID_DETECT_TIMEOUT_MS = 10_000;
 
 /** The label `error` of `outbound_tcp_errors_total`. */
 function tcpErrorLabel(error: unknown): string {

@@ -146,7 +146,7 @@ export function catchAllRoute(ref: MetaRef, distribution: Distribution): HttpRou
 }
 
 /** The policy of a target that only one endpoint is known for: detect the protocol, send everything there. */
-export function forwardPolicy(parent: MetaRef, endpoint: EndpointInfo): OutboundPolicy {
+export function forwardPolicy(parent: MetaRef, endpoint: EndpointInfo, timeoutMs: number): OutboundPolicy {
   const backend: Backend = { kind: 'forward', ref: parent, endpoint };
   const distribution: Distribution = { kind: 'first', backends: [{ backend, weight: 1, filters: NO_FILTERS }] };
   const opaque: TcpRoute = { ref: parent, snis: [], distribution, refusal: null };
@@ -156,7 +156,7 @@ export function forwardPolicy(parent: MetaRef, endpoint: EndpointInfo): Outbound
     parent,
     protocol: {
       kind: 'detect',
-      timeoutMs: DEFAULT_DETECT_TIMEOUT_MS,
+      timeoutMs,
       http1: http,
       http2: http,
       opaque: [opaque],

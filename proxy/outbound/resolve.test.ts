@@ -5,7 +5,7 @@ import { type Answer, resolve, resolveLate } from './resolve.ts';
 import { balancerBackend, detectPolicy, route, rule, weightedAddr } from './testing.ts';
 
 const ORIGINAL = { address: '10.96.0.1', port: 80 };
-const isLocal = (address: string) => address === '10.1.0.7';
+const options = { isLocal: (address: string) => address === '10.1.0.7', detectTimeoutMs: () => 2_000 };
 const waiting = { value: undefined, status: null };
 const absent = { value: undefined, status: { code: 5, message: 'No such service' } };
 const unreachable = { value: undefined, status: { code: 14, message: 'agent is gone' } };
@@ -35,14 +35,14 @@ const policy: Answer<OutboundPolicy> = {
 
 describe('resolve', () => {
   test('waits for both answers', () => {
-    expect(resolve(ORIGINAL, waiting, policy, isLocal)).toBeNull();
-    expect(resolve(ORIGINAL, profile(), waiting, isLocal)).toBeNull();
-    expect(resolve(ORIGINAL, unreachable, policy, isLocal)).toBeNull();
-    expect(resolve(ORIGINAL, profile(), unreachable, isLocal)).toBeNull();
+    expect(resolve(ORIGINAL, waiting, policy, options)).toBeNull();
+    expect(resolve(ORIGINAL, profile(), waiting, options)).toBeNull();
+    expect(resolve(ORIGINAL, unreachable, policy, options)).toBeNull();
+    expect(resolve(ORIGINAL, profile(), unreachable, options)).toBeNull();
   });
 
   test('the policy routes a service with an implicit profile', () => {
-    expect(resolve(ORIGINAL, profile(), policy, isLocal)).toMatchObject({
+    expect(resolve(ORIGINAL, profile(), policy, options)).toMatchObject({
       kind: 'policy',
       authority: 'web.shop.svc.cluster.local:80',
       isOpaque: false,
@@ -52,13 +52,13 @@ describe('resolve', () => {
 
   test('a profile with overrides routes by itself', () => {
     const dstOverrides = [{ authority: 'v2:80', weight: 1, backendRef: undefined }];
-    expect(resolve(ORIGINAL, profile({ dstOverrides }), policy, isLocal)?.kind).toBe('profile');
+    expect(resolve(ORIGINAL, profile({ dstOverrides }), policy, options)?.kind).toBe('profile');
   });
 
   test('a pod is its profile\u2019s endpoint', () => {
     const endpoint = weightedAddr('10.1.0.9', 8080);
     const pod = profile({ fullyQualifiedName: '', endpoint });
-    expect(resolve({ address: '10.1.0.9', port: 8080 }, pod, absent, isLocal)).toMatchObject({
+    expect(resolve({ address: '10.1.0.9', port: 8080 }, pod, absent, options)).toMatchObject({
       policy: {
         protocol: { opaque: [{ distribution: { backends: [{ backend: { endpoint: { address: '10.1.0.9' } } }] } }] },
       },
@@ -69,22 +69,22 @@ describe('resolve', () => {
     const endpoint = weightedAddr('10.1.0.9', 3306, {
       protocolHint: { protocol: { $case: 'opaque', value: {} }, opaqueTransport: undefined },
     });
-    const resolution = resolve(ORIGINAL, profile({ fullyQualifiedName: '', endpoint }), absent, isLocal);
+    const resolution = resolve(ORIGINAL, profile({ fullyQualifiedName: '', endpoint }), absent, options);
     expect(resolution?.policy.protocol.kind).toBe('opaque');
   });
 
   test.each([3, 5, 9, 12])('status %i for both means: where the application said', (code) => {
     const none = { value: undefined, status: { code, message: '' } };
-    expect(resolve(ORIGINAL, none, none, isLocal)).toMatchObject({
+    expect(resolve(ORIGINAL, none, none, options)).toMatchObject({
       authority: '',
-      policy: { parent: { name: 'forward' }, protocol: { kind: 'detect' } },
+      policy: { parent: { name: 'forward' }, protocol: { kind: 'detect', timeoutMs: 2_000 } },
     });
   });
 });
 
 describe('resolveLate', () => {
   test('a known policy does without its profile', () => {
-    expect(resolveLate(ORIGINAL, unreachable, policy, isLocal)).toMatchObject({ kind: 'policy', authority: '' });
+    expect(resolveLate(ORIGINAL, unreachable, policy, options)).toMatchObject({ kind: 'policy', authority: '' });
   });
 
   test.each([
@@ -94,6 +94,6 @@ describe('resolveLate', () => {
     ['no policy, and no word about the endpoint', unreachable, absent],
     ['no word about the policy', profile(), unreachable],
   ])('%s: fails, never forwards', (_name, profileAnswer, policyAnswer) => {
-    expect(() => resolveLate(ORIGINAL, profileAnswer, policyAnswer, isLocal)).toThrow(/discover "10\.96\.0\.1:80"/);
+    expect(() => resolveLate(ORIGINAL, profileAnswer, policyAnswer, options)).toThrow(/discover "10\.96\.0\.1:80"/);
   });
 });

@@ -23,6 +23,13 @@ export interface Original {
   readonly port: number;
 }
 
+export interface ResolveOptions {
+  /** Tells the pod's own addresses. */
+  isLocal(address: string): boolean;
+  /** How long to wait for the first bytes where no policy says. */
+  detectTimeoutMs(): number;
+}
+
 export type Resolution =
   /** Routes of the ServiceProfile; `policy` still says how opaque connections go. */
   | { readonly kind: 'profile'; readonly profile: Profile; readonly policy: OutboundPolicy; readonly authority: string }
@@ -42,11 +49,11 @@ export function resolve(
   original: Original,
   profile: Answer<DestinationProfile>,
   policy: Answer<OutboundPolicyMessage>,
-  isLocal: (address: string) => boolean,
+  options: ResolveOptions,
 ): Resolution | null {
   if (profile.value === undefined && !isAbsent(profile)) return null;
   if (policy.value === undefined && !isAbsent(policy)) return null;
-  return resolveNow(original, profile, policy, isLocal);
+  return resolveNow(original, profile, policy, options);
 }
 
 /**
@@ -57,11 +64,11 @@ export function resolveLate(
   original: Original,
   profile: Answer<DestinationProfile>,
   policy: Answer<OutboundPolicyMessage>,
-  isLocal: (address: string) => boolean,
+  options: ResolveOptions,
 ): Resolution {
   const isKnown =
     policy.value !== undefined || (isAbsent(policy) && (profile.value !== undefined || isAbsent(profile)));
-  if (isKnown) return resolveNow(original, profile, policy, isLocal);
+  if (isKnown) return resolveNow(original, profile, policy, options);
   const status = policy.status ?? profile.status;
   const reason = status ? `status ${status.code}, ${status.message}` : 'no answer';
   const target = formatAddress(original.address, original.port);
@@ -75,25 +82,28 @@ function resolveNow(
   original: Original,
   { value: profileMessage }: Answer<DestinationProfile>,
   { value: policyMessage }: Answer<OutboundPolicyMessage>,
-  isLocal: (address: string) => boolean,
+  options: ResolveOptions,
 ): Resolution {
   const profile = profileMessage ? translateProfile(profileMessage) : null;
   const authority = profile?.name ? `${profile.name}:${original.port}` : '';
-  const policy = policyMessage ? translatePolicy(policyMessage, isLocal) : synthesize(original, profile, isLocal);
+  const policy = policyMessage
+    ? translatePolicy(policyMessage, options.isLocal)
+    : synthesize(original, profile, options);
   if (profile && profile.name !== '' && isRouting(profile)) return { kind: 'profile', profile, policy, authority };
   return { kind: 'policy', policy, authority, isOpaque: profile?.isOpaque ?? false };
 }
 
 /** The policy service does not know the target: the profile may know the one endpoint, such as a pod. */
-function synthesize(
-  original: Original,
-  profile: Profile | null,
-  isLocal: (address: string) => boolean,
-): OutboundPolicy {
+function synthesize(original: Original, profile: Profile | null, options: ResolveOptions): OutboundPolicy {
+  const { isLocal, detectTimeoutMs } = options;
   const endpoint = profile?.endpoint ? readEndpoint(profile.endpoint, isLocal) : null;
-  if (endpoint) return forwardPolicy(defaultRef('endpoint'), endpoint);
+  if (endpoint) return forwardPolicy(defaultRef('endpoint'), endpoint, detectTimeoutMs());
   const reason = isLocal(original.address) ? 'loopback' : 'not_provided_by_service_discovery';
-  return forwardPolicy(defaultRef('forward'), plainEndpoint(original.address, original.port, reason));
+  return forwardPolicy(
+    defaultRef('forward'),
+    plainEndpoint(original.address, original.port, reason),
+    detectTimeoutMs(),
+  );
 }
 
 /** How a whole connection goes, whatever the policy's protocol: opaque routes, else where requests would go. */

@@ -16,11 +16,10 @@ import { type Composed, composeRoutes, type LogicalOptions } from './logical.ts'
 import { composeOpaque, type OpaqueOptions, type OpaqueService } from './opaque.ts';
 import type { HttpRoutes, OutboundPolicy } from './policy.ts';
 import { composeProfile } from './profile-logical.ts';
-import { type Original, opaqueRoutes, type Resolution, resolve, resolveLate } from './resolve.ts';
+import { type Original, opaqueRoutes, type Resolution, type ResolveOptions, resolve, resolveLate } from './resolve.ts';
 
-export interface TargetOptions extends LogicalOptions, OpaqueOptions {
+export interface TargetOptions extends LogicalOptions, OpaqueOptions, ResolveOptions {
   discovery: DiscoveryOptions;
-  isLocal(address: string): boolean;
   log: Log;
   /** Wraps a target's requests: what turns errors into answers (stack.ts). */
   answerErrors(inner: HttpService): HttpService;
@@ -163,28 +162,27 @@ export class Target {
   }
 
   #onAnswer(): void {
-    const { isLocal } = this.#options;
     if (this.#composedFrom?.[0] === this.#profile.value && this.#composedFrom?.[1] === this.#policy.value) {
       if (this.#stacks) return;
     }
     // Known targets follow every change; a lost profile does not unmake what was composed with it.
     const resolution =
       this.#stacks && this.#policy.value !== undefined
-        ? resolveLate(this.original, this.#profile, this.#policy, isLocal)
-        : resolve(this.original, this.#profile, this.#policy, isLocal);
+        ? resolveLate(this.original, this.#profile, this.#policy, this.#options)
+        : resolve(this.original, this.#profile, this.#policy, this.#options);
     if (resolution) this.#compose(resolution);
   }
 
   /** The policy alone will do, if it is there. */
   #onProfileLate(): void {
     if (this.#stacks || this.#policy.value === undefined) return;
-    this.#compose(resolveLate(this.original, this.#profile, this.#policy, this.#options.isLocal));
+    this.#compose(resolveLate(this.original, this.#profile, this.#policy, this.#options));
   }
 
   #onPolicyLate(): void {
     if (this.#stacks) return;
     try {
-      this.#compose(resolveLate(this.original, this.#profile, this.#policy, this.#options.isLocal));
+      this.#compose(resolveLate(this.original, this.#profile, this.#policy, this.#options));
     } catch (error) {
       this.#failure = error as HeddleError;
       this.#tell(this.#failure);
