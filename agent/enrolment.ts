@@ -103,7 +103,7 @@ export class Enrolment {
    */
   async join(config: WorkerConfig, plan: RedirectPlan, readyTimeoutMs: number): Promise<void> {
     if (!this.#attached) this.state = 'pending';
-    this.#members ??= this.#startWorker(config, openListeners(this.#netnsFd), null);
+    this.#members ??= this.#startWorker(config, openListeners(this.#netnsFd, this.#services.redirector.listenOn), null);
     this.#configure(config);
     if (!this.#attached) {
       const { worker } = this.#members;
@@ -124,7 +124,7 @@ export class Enrolment {
     const { sandbox } = this;
     const pod = { uid: sandbox.pod.uid, name: podName(sandbox), slot: sandbox.slot!, netnsFd: this.#netnsFd };
     const found = await findFoundlings(pod, this.#services.workers);
-    const listeners = found?.listeners ?? openListeners(this.#netnsFd);
+    const listeners = found?.listeners ?? openListeners(this.#netnsFd, this.#services.redirector.listenOn);
     this.#members = this.#startWorker(config, listeners, found);
     this.#configure(config);
     this.state = 'pending';

@@ -2,7 +2,7 @@
 // thread, so everything inside must be synchronous: libuv makes its own threads and sockets wherever the thread happens
 // to be. A thread that cannot return home would serve the node from inside a pod, so the process ends instead.
 
-import { fstatSync, openSync, stat } from 'node:fs';
+import { closeSync, existsSync, fstatSync, openSync, readdirSync, stat, statSync } from 'node:fs';
 import { isNativeError } from 'node:util/types';
 import { LISTENER_NAMES, type ListenerName } from '#api/worker-link.ts';
 import { assert, HeddleError } from '#lib/errors.ts';
@@ -65,6 +65,38 @@ export function identifyNetns(fd: number): NetnsIdentity {
   return { inode, cookie };
 }
 
+const NETNS_DIRECTORY = '/run/netns';
+
+/**
+ * Opens the namespace with this identity by way of what holds it: a file of a runtime or a process in it. Null when
+ * nothing does. The cookie is compared too, so that a reused inode is never mistaken for it.
+ */
+export function findNetns(identity: NetnsIdentity): number | null {
+  for (const path of netnsFiles()) {
+    if (inodeIfAllowed(path) !== identity.inode) continue;
+    const fd = openSync(path, 'r');
+    if (inodeOf(fd) === identity.inode && identifyNetns(fd).cookie === identity.cookie) return fd;
+    closeSync(fd);
+  }
+  return null;
+}
+
+/** Undefined for what is gone, and for processes whose namespaces only a tracer may see. */
+function inodeIfAllowed(path: string): bigint | undefined {
+  try {
+    return statSync(path, { bigint: true }).ino;
+  } catch (error) {
+    if (isErrno(error, 'ENOENT', 'ESRCH', 'EACCES')) return undefined;
+    throw error;
+  }
+}
+
+function netnsFiles(): string[] {
+  const named = existsSync(NETNS_DIRECTORY) ? readdirSync(NETNS_DIRECTORY) : [];
+  const pids = readdirSync('/proc').filter((name) => /^\d+$/.test(name));
+  return [...named.map((name) => `${NETNS_DIRECTORY}/${name}`), ...pids.map((pid) => `/proc/${pid}/ns/net`)];
+}
+
 function inodeOf(fd: number): bigint {
   return fstatSync(fd, { bigint: true }).ino;
 }
@@ -112,16 +144,16 @@ function returnHome(homeNetns: number): void {
 }
 
 /**
- * Makes the four listeners of a pod inside its namespace: on loopback, ports chosen by the kernel, non-blocking and
- * close-on-exec. Nothing reaches them by their address; connections are steered there. The caller closes them.
+ * Makes the four listeners of a pod inside its namespace: ports chosen by the kernel, non-blocking and close-on-exec.
+ * On loopback nothing reaches them by their address; connections are steered there. The caller closes them.
  */
-export function openListeners(netnsFd: number): Listeners {
+export function openListeners(netnsFd: number, listenOn: 'loopback' | 'any' = 'loopback'): Listeners {
   const opened: number[] = [];
   try {
     return inNetns(netnsFd, () => {
       const listeners = {} as Listeners;
       for (const name of LISTENER_NAMES) {
-        listeners[name] = name.endsWith('6') ? openListener6() : openListener4();
+        listeners[name] = name.endsWith('6') ? openListener6(listenOn) : openListener4(listenOn);
         opened.push(listeners[name]);
       }
       return listeners;
@@ -145,18 +177,20 @@ export function duplicateListeners(listeners: Readonly<Listeners>): Listeners {
   return copies;
 }
 
-function openListener4(): number {
-  return openTcpListener({ address: '127.0.0.1', port: 0, backlog: LISTEN_BACKLOG });
+function openListener4(listenOn: 'loopback' | 'any'): number {
+  const address = listenOn === 'any' ? '0.0.0.0' : '127.0.0.1';
+  return openTcpListener({ address, port: 0, backlog: LISTEN_BACKLOG });
 }
 
-function openListener6(): number {
+function openListener6(listenOn: 'loopback' | 'any'): number {
+  const address = listenOn === 'any' ? '::' : '::1';
   try {
-    return openTcpListener({ address: '::1', port: 0, backlog: LISTEN_BACKLOG });
+    return openTcpListener({ address, port: 0, backlog: LISTEN_BACKLOG });
   } catch (error) {
     // A pod with disable_ipv6 has no ::1. It may be given IPv6 later, so the listener must exist.
     if (isErrno(error, 'EADDRNOTAVAIL')) return openTcpListener({ address: '::', port: 0, backlog: LISTEN_BACKLOG });
     // A kernel without IPv6: nothing will ever come. The worker expects a descriptor at every place.
-    if (isErrno(error, 'EAFNOSUPPORT')) return openListener4();
+    if (isErrno(error, 'EAFNOSUPPORT')) return openListener4(listenOn);
     throw error;
   }
 }

@@ -57,6 +57,7 @@ interface Started {
 
 export class EbpfRedirector implements Redirector {
   readonly kind = 'ebpf';
+  readonly listenOn = 'loopback';
   readonly #options: EbpfOptions;
   readonly #log: Log;
   readonly #links: string;

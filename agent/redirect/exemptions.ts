@@ -114,7 +114,7 @@ function uidOf(pid: number): number {
 }
 
 /** The real uid; the owner of /proc/<pid> would not do, it is root for a process that is not dumpable. */
-function liveUid(pid: number): number | undefined {
+export function liveUid(pid: number): number | undefined {
   try {
     const uid = /^Uid:\t(\d+)/m.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))?.[1];
     return uid === undefined ? undefined : Number(uid);

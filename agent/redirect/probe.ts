@@ -6,12 +6,13 @@ import { closeSync } from 'node:fs';
 import { HeddleError } from '#lib/errors.ts';
 import { close } from '#lib/libc.ts';
 import type { Log } from '#lib/log.ts';
-import { setInterfaceAddress, setInterfaceUp } from '#lib/network-interface.ts';
+import { createVethPair, setInterfaceAddress, setInterfaceUp } from '#lib/network-interface.ts';
 import { acceptSocket, openTcpSocket, originalDestination, startConnect, waitForSocket } from '#lib/tcp-socket.ts';
 import { closeListeners, createNetns, identifyNetns, inNetns, openListeners } from '../netns.ts';
-import { PROBE_SLOT, type Redirector, type RedirectTarget } from './redirector.ts';
+import { type ListenOn, PROBE_SLOT, type Redirector, type RedirectTarget } from './redirector.ts';
 
 const PROBE_UID = 'heddle-probe';
+const INTERFACE = 'heddle0';
 /** Addresses for documentation (RFC 5737): nobody's. */
 const OWN_ADDRESS = '192.0.2.1';
 const DESTINATION = { address: '192.0.2.99', port: 7 };
@@ -53,9 +54,12 @@ export function probeRedirector(redirector: Redirector): void {
   try {
     inNetns(netnsFd, () => {
       setInterfaceUp('lo');
-      setInterfaceAddress('lo:0', OWN_ADDRESS);
+      // The destination must lie behind another interface than lo, as a pod's destinations do.
+      createVethPair(INTERFACE);
+      setInterfaceAddress(INTERFACE, OWN_ADDRESS);
+      setInterfaceUp(INTERFACE);
     });
-    const target = probeTarget(netnsFd);
+    const target = probeTarget(netnsFd, redirector.listenOn);
     try {
       redirector.attach(target);
       connectThrough(target);
@@ -68,7 +72,7 @@ export function probeRedirector(redirector: Redirector): void {
   }
 }
 
-function probeTarget(netnsFd: number): RedirectTarget {
+function probeTarget(netnsFd: number, listenOn: ListenOn): RedirectTarget {
   const { inode, cookie } = identifyNetns(netnsFd);
   return {
     podUid: PROBE_UID,
@@ -77,7 +81,7 @@ function probeTarget(netnsFd: number): RedirectTarget {
     netnsCookie: cookie,
     slot: PROBE_SLOT,
     ips: [OWN_ADDRESS],
-    listeners: openListeners(netnsFd),
+    listeners: openListeners(netnsFd, listenOn),
     plan: {
       inbound: true,
       outbound: true,

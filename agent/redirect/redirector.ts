@@ -43,9 +43,14 @@ export interface Drift {
   cause: string;
 }
 
+/** Loopback, where nothing reaches a listener that is not steered to it, or all addresses of the pod. */
+export type ListenOn = 'loopback' | 'any';
+
 /** A redirection back end. All methods are idempotent; errors are HeddleError with the remedy in the message. */
 export interface Redirector {
   readonly kind: 'ebpf' | 'nftables';
+  /** Where the pod's listeners must be; known after start(). */
+  readonly listenOn: ListenOn;
   /** Loads programs or re-uses those of an agent before, and attaches what is shared by the node. */
   start(): void;
   /** Redirects the pod; from the return on, no new connection bypasses the worker. Undoes itself when it fails. */
@@ -73,6 +78,7 @@ export interface Redirector {
 }
 
 export interface WorkerProcess {
+  podUid: string;
   pid: number;
   /** Absolute path of its cgroup2 directory; null where only cgroup v1 serves. */
   cgroupPath: string | null;

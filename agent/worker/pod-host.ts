@@ -127,7 +127,7 @@ export async function purgeWorkers(
     const cgroupPath = cgroups.find(podUid, generation).unifiedPath;
     for (const pid of pids) {
       killQuietly(pid, log);
-      services.unexempt({ pid, cgroupPath });
+      services.unexempt({ podUid, pid, cgroupPath });
     }
   }
   rmSync(podDirectory(services, podUid), { recursive: true, force: true });
@@ -173,7 +173,7 @@ export class PodHost implements WorkerHost {
       cgroups,
       logLevel,
       inNamespace: (run) => inNetns(netnsFd, run),
-      exempt: (pid, cgroup) => this.#services.exempt({ pid, cgroupPath: cgroup.unifiedPath }),
+      exempt: (pid, cgroup) => this.#services.exempt({ podUid: uid, pid, cgroupPath: cgroup.unifiedPath }),
     });
     const identity = identifyProcess(child.pid!);
     if (!identity) {
@@ -236,7 +236,11 @@ export class PodHost implements WorkerHost {
   }
 
   #exemptionOf({ pid, generation }: { pid: number; generation: number }): Exemption {
-    return { pid, cgroupPath: this.#services.cgroups.find(this.#pod.uid, generation).unifiedPath };
+    return {
+      podUid: this.#pod.uid,
+      pid,
+      cgroupPath: this.#services.cgroups.find(this.#pod.uid, generation).unifiedPath,
+    };
   }
 
   #process(

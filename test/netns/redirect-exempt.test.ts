@@ -57,7 +57,7 @@ describe('a worker', () => {
     const pod = await MeshedPod.start(redirector, a);
     expect(await dial()).toMatchObject({ error: null, echo: 'x' });
     expect((await pod.relay.report()).connections.outbound4).toBe(1);
-    redirector.unexempt({ pid: pod.relay.pid, cgroupPath: null });
+    redirector.unexempt({ podUid: 'any', pid: pod.relay.pid, cgroupPath: null });
     await pod.stop();
   });
 
@@ -72,19 +72,21 @@ describe('a worker', () => {
     const parent = ground.cgroup('above');
     const cgroup = ground.cgroup('below', parent);
     const pod = await MeshedPod.start(redirector, a, { isExempt: false, relay: { cgroup, connectionsMax: 50 } });
-    redirector.exempt({ pid: pod.relay.pid, cgroupPath: parent });
+    redirector.exempt({ podUid: 'any', pid: pod.relay.pid, cgroupPath: parent });
     expect(await dial()).toMatchObject({ error: null, echo: 'x' });
     expect((await pod.relay.report()).connections.outbound4).toBe(1);
-    redirector.unexempt({ pid: pod.relay.pid, cgroupPath: parent });
+    redirector.unexempt({ podUid: 'any', pid: pod.relay.pid, cgroupPath: parent });
     expect((await dial()).reply).toBe(null);
     expect((await pod.relay.report()).connections.outbound4).toBe(50);
     await pod.stop();
   });
 
   test('that is not there cannot be exempt, and neither can everybody', () => {
-    expect(() => redirector.exempt({ pid: 0x3fffff, cgroupPath: null })).toThrow('exempt process "4194303"');
-    expect(() => redirector.exempt({ pid: 1, cgroupPath: ground.cgroupRoot })).toThrow('not the root');
-    expect(() => redirector.exempt({ pid: 1, cgroupPath: '/proc' })).toThrow('use cgroup "/proc"');
+    expect(() => redirector.exempt({ podUid: 'any', pid: 0x3fffff, cgroupPath: null })).toThrow(
+      'exempt process "4194303"',
+    );
+    expect(() => redirector.exempt({ podUid: 'any', pid: 1, cgroupPath: ground.cgroupRoot })).toThrow('not the root');
+    expect(() => redirector.exempt({ podUid: 'any', pid: 1, cgroupPath: '/proc' })).toThrow('use cgroup "/proc"');
   });
 });
 
@@ -92,13 +94,13 @@ describe('exemptions of the dead', () => {
   test('are dropped at the next start, those of the living kept', async () => {
     const living = await Peer.start(a);
     const dead = await Peer.start(a);
-    redirector.exempt({ pid: living.pid, cgroupPath: null });
-    redirector.exempt({ pid: dead.pid, cgroupPath: null });
+    redirector.exempt({ podUid: 'any', pid: living.pid, cgroupPath: null });
+    redirector.exempt({ podUid: 'any', pid: dead.pid, cgroupPath: null });
     const cgroup = ground.cgroup('stays');
-    redirector.exempt({ pid: living.pid, cgroupPath: cgroup });
+    redirector.exempt({ podUid: 'any', pid: living.pid, cgroupPath: cgroup });
     await dead.stop();
     const gone = ground.cgroup('goes');
-    redirector.exempt({ pid: living.pid, cgroupPath: gone });
+    redirector.exempt({ podUid: 'any', pid: living.pid, cgroupPath: gone });
     ground.removeCgroup(gone);
     const before = exempt();
     expect(before.tgids).toEqual(expect.arrayContaining([living.pid, dead.pid]));
@@ -108,8 +110,8 @@ describe('exemptions of the dead', () => {
     expect(exempt().tgids).not.toContain(dead.pid);
     // The cgroups of the tests before are still there, only one is not.
     expect(exempt().cgroups).toBe(before.cgroups - 1);
-    redirector.unexempt({ pid: living.pid, cgroupPath: cgroup });
-    redirector.unexempt({ pid: living.pid, cgroupPath: null });
+    redirector.unexempt({ podUid: 'any', pid: living.pid, cgroupPath: cgroup });
+    redirector.unexempt({ podUid: 'any', pid: living.pid, cgroupPath: null });
     await living.stop();
   });
 
@@ -188,14 +190,14 @@ describe('an application cannot leave the mesh', () => {
 
   test('with the process number of a worker, as another user', async () => {
     const app = await Peer.start(a);
-    redirector.exempt({ pid: app.pid, cgroupPath: null });
+    redirector.exempt({ podUid: 'any', pid: app.pid, cgroupPath: null });
     const direct = await app.dial({ host: b.ipv4, port: 8080 });
     expect(direct.reply!.peer).toBe(`::ffff:${a.ipv4}`);
     const { connections } = await pod.relay.report();
     expect(connections.outbound4 + connections.outbound6).toBe(relayed);
     await app.setUid(1234);
     await expectMeshed(app);
-    redirector.unexempt({ pid: app.pid, cgroupPath: null });
+    redirector.unexempt({ podUid: 'any', pid: app.pid, cgroupPath: null });
     await app.stop();
   });
 

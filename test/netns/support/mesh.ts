@@ -8,7 +8,7 @@ import path from 'node:path';
 import { closeListeners, identifyNetns, type Listeners, openListeners } from '#agent/netns.ts';
 import { findCgroupRoot } from '#agent/redirect/cgroup-root.ts';
 import { EbpfRedirector } from '#agent/redirect/ebpf.ts';
-import type { Redirector, RedirectPlan, RedirectTarget } from '#agent/redirect/redirector.ts';
+import type { ListenOn, Redirector, RedirectPlan, RedirectTarget } from '#agent/redirect/redirector.ts';
 import { silentLog } from '#lib/log.ts';
 import type { Place } from './network.ts';
 import { Relay, type RelayOptions } from './relay.ts';
@@ -81,18 +81,26 @@ export class Ground {
   }
 }
 
+export function uidOf(place: Place): string {
+  return `uid-${place.name}`;
+}
+
 /** A pod ready to be attached. Slots are counted up. */
-export function makeTarget(place: Place, plan: Partial<RedirectPlan> = {}): RedirectTarget {
+export function makeTarget(
+  place: Place,
+  plan: Partial<RedirectPlan> = {},
+  listenOn: ListenOn = 'loopback',
+): RedirectTarget {
   const { inode, cookie } = identifyNetns(place.netnsFd);
   const slot = made++;
   return {
-    podUid: `uid-${place.name}`,
+    podUid: uidOf(place),
     netnsFd: place.netnsFd,
     netnsInode: inode,
     netnsCookie: cookie,
     slot,
     ips: [place.ipv4, place.ipv6],
-    listeners: openListeners(place.netnsFd),
+    listeners: openListeners(place.netnsFd, listenOn),
     plan: { ...PLAN, ...plan },
   };
 }
@@ -110,9 +118,14 @@ export class MeshedPod {
     place: Place,
     options: { plan?: Partial<RedirectPlan>; relay?: Partial<RelayOptions>; isExempt?: boolean } = {},
   ): Promise<MeshedPod> {
-    const target = makeTarget(place, options.plan);
+    const target = makeTarget(place, options.plan, redirector.listenOn);
     const relay = await startRelay(redirector, place, target.listeners, options);
-    redirector.attach(target);
+    try {
+      redirector.attach(target);
+    } catch (error) {
+      await relay.stop();
+      throw error;
+    }
     return new MeshedPod(redirector, place, target, relay);
   }
 
@@ -147,7 +160,7 @@ export function startRelay(
     uid: WORKER_UID,
     ...relay,
     beforeReady: (pid) => {
-      if (isExempt) redirector.exempt({ pid, cgroupPath: relay.cgroup ?? null });
+      if (isExempt) redirector.exempt({ podUid: uidOf(place), pid, cgroupPath: relay.cgroup ?? null });
     },
   });
 }

@@ -25,12 +25,13 @@ function total(): number {
 
 function destinationOf(name: ListenerName, socket: net.Socket): { address: string; port: number } | null {
   const { localAddress: address = '', localPort: port = 0 } = socket;
-  if (name.startsWith('inbound')) {
-    // Only steering brings connections to other addresses than the listener's own: no loop through it.
-    return address.startsWith('127.') || address === '::1' ? null : { address, port };
-  }
+  const listener = servers[LISTENER_NAMES.indexOf(name)]!.address() as net.AddressInfo;
+  // Steered connections keep the address they were made to. At the listener's own port one was redirected, or dialled
+  // by hand; of the latter, connection tracking says that it was going where it is.
+  if (name.startsWith('inbound') && port !== listener.port) return { address, port };
   const { fd } = (socket as unknown as { _handle: { fd: number } })._handle;
-  return originalDestination(fd, name === 'outbound6' ? 6 : 4);
+  const original = originalDestination(fd, name.endsWith('6') ? 6 : 4);
+  return original?.address === address && original.port === port ? null : original;
 }
 
 function accept(name: ListenerName, socket: net.Socket): void {
