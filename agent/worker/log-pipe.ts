@@ -114,7 +114,7 @@ function parseLine(text: string): { level: LogLevel; message: string; fields: Lo
   if (text.startsWith('{')) {
     try {
       const { level, message, time: _, ...fields } = JSON.parse(text) as Record<string, unknown>;
-      if (typeof message === 'string' && typeof level === 'string' && level in LogLevel) {
+      if (typeof message === 'string' && typeof level === 'string' && Object.hasOwn(LogLevel, level)) {
         return { level: level as LogLevel, message, fields };
       }
     } catch {
