@@ -36,6 +36,17 @@ export function copyOutgoing(bytes: Uint8Array): Buffer {
   return memory.subarray(base, base + bytes.length);
 }
 
+/** Room of `bytes` for somebody else's output; good until the next call of anything here. Reused by the next. */
+export function outgoingRoom(bytes: number): { memory: Buffer; start: number } {
+  owner?.flush();
+  makeRoom(bytes);
+  room.memory = memory;
+  room.start = base;
+  return room;
+}
+
+const room = { memory, start: 0 };
+
 /** Reserves an outgoing view for good: it is in use until the write behind it completes. */
 export function keepOutgoing(bytes: Uint8Array): void {
   base = bytes.byteOffset + bytes.length;

@@ -2,15 +2,15 @@
 // memory that is handed to the kernel at once; only what the kernel does not take is kept.
 
 import type net from 'node:net';
-import type { Duplex, DuplexListener } from '#lib/duplex.ts';
+import type { DuplexListener } from '#lib/duplex.ts';
 import { assert, type HeddleError } from '#lib/errors.ts';
 import { copyOutgoing, isOutgoing, keepOutgoing, OUTGOING_BYTES } from './outgoing.ts';
 import { resetError, socketError, wrapSocketError } from './socket-error.ts';
-import { cut, NO_LISTENER, plainAddress, type SocketDuplex, type SocketParts } from './socket-parts.ts';
+import { NO_LISTENER, plainAddress, type SocketDuplex } from './socket-parts.ts';
 import { canUseHandles, handleOf, lastRead, type StreamHandle, UV_EOF, type WriteRequest } from './stream-handle.ts';
 import { StreamSocket } from './stream-socket.ts';
 
-export type { SocketDuplex, SocketParts } from './socket-parts.ts';
+export type { SocketDuplex } from './socket-parts.ts';
 
 /** One read takes at most this much. */
 export const READ_BYTES_MAX = 65_536;
@@ -32,19 +32,8 @@ export function queuedBytesTotal(): number {
 
 /** Takes over an established socket: nobody else may read, write or listen to it from now on. It starts paused. */
 export function wrapSocket(socket: net.Socket): SocketDuplex {
-  return wrapParts({ socket, transport: socket, copiesWrites: false });
-}
-
-/** As `wrapSocket`, for a session above a socket too. */
-export function wrapParts(parts: SocketParts): SocketDuplex {
-  const handle = canUseHandles() ? handleOf(parts.socket) : null;
-  return handle === null ? new StreamSocket(parts) : new HandleSocket(parts, handle);
-}
-
-/** The net.Socket below, for TLS to take over. The stream must not be used any more. */
-export function releaseSocket(duplex: Duplex): net.Socket | null {
-  if (duplex instanceof HandleSocket || duplex instanceof StreamSocket) return duplex.release();
-  return null;
+  const handle = canUseHandles() ? handleOf(socket) : null;
+  return handle === null ? new StreamSocket(socket) : new HandleSocket(socket, handle);
 }
 
 class HandleSocket implements SocketDuplex {
@@ -55,7 +44,7 @@ class HandleSocket implements SocketDuplex {
   readonly localPort: number;
   bytesRead = 0;
   bytesWritten = 0;
-  readonly #parts: SocketParts;
+  readonly #socket: net.Socket;
   readonly #handle: StreamHandle;
   #isReading = false;
   #hasReadEnd = false;
@@ -80,9 +69,8 @@ class HandleSocket implements SocketDuplex {
     this.listener.onClose(this.#closeError);
   };
 
-  constructor(parts: SocketParts, handle: StreamHandle) {
-    const { socket } = parts;
-    this.#parts = parts;
+  constructor(socket: net.Socket, handle: StreamHandle) {
+    this.#socket = socket;
     this.#handle = handle;
     this.remoteAddress = plainAddress(socket.remoteAddress);
     this.remotePort = socket.remotePort ?? 0;
@@ -142,8 +130,8 @@ class HandleSocket implements SocketDuplex {
     this.#closeError = error;
     this.#count(0, 0);
     // libuv cannot reset a socket whose shutdown is under way, which it is for one turn at most.
-    if (this.#isEnding && !this.#hasShut && this.#pending === null) setImmediate(cut, this.#parts);
-    else cut(this.#parts);
+    if (this.#isEnding && !this.#hasShut && this.#pending === null) setImmediate(() => this.#socket.resetAndDestroy());
+    else this.#socket.resetAndDestroy();
   }
 
   pause(): void {
@@ -159,18 +147,9 @@ class HandleSocket implements SocketDuplex {
     if (status < 0) process.nextTick(() => this.#fail(socketError(status, 'read')));
   }
 
-  release(): net.Socket {
-    this.pause();
-    const { socket } = this.#parts;
-    socket.off('error', this.#onError);
-    socket.off('close', this.#onClosed);
-    this.#isClosed = true;
-    return socket;
-  }
-
   /** Memory that stays as it is while the kernel needs it. */
   #stable(bytes: Uint8Array): Uint8Array {
-    return this.#parts.copiesWrites || isOutgoing(bytes) ? bytes : copyOutgoing(bytes);
+    return isOutgoing(bytes) ? bytes : copyOutgoing(bytes);
   }
 
   #writeNow(bytes: Uint8Array): void {
@@ -184,16 +163,14 @@ class HandleSocket implements SocketDuplex {
       return;
     }
     this.bytesWritten += bytes.length;
-    if (!this.#parts.copiesWrites) {
-      keepOutgoing(bytes);
-      result.buffer = bytes;
-    }
-    this.#await(result, this.#parts.copiesWrites ? bytes.length : this.#handle.writeQueueSize);
+    keepOutgoing(bytes);
+    result.buffer = bytes;
+    this.#await(result);
   }
 
-  #await(request: WriteRequest, bytes: number): void {
+  #await(request: WriteRequest): void {
     this.#pending = request;
-    this.#count(bytes, this.#queueBytes);
+    this.#count(this.#handle.writeQueueSize, this.#queueBytes);
     request.oncomplete = (status) => this.#onWritten(status);
     const status = request.writeStatus;
     if (status !== null && status !== undefined) setImmediate(() => this.#onWritten(status));
@@ -238,7 +215,7 @@ class HandleSocket implements SocketDuplex {
     }
     this.bytesWritten += bytes.length;
     result.buffer = bytes;
-    this.#await(result, this.#parts.copiesWrites ? bytes.length : this.#handle.writeQueueSize);
+    this.#await(result);
   }
 
   #count(pendingBytes: number, queueBytes: number): void {
@@ -249,8 +226,8 @@ class HandleSocket implements SocketDuplex {
 
   #onRead(): undefined {
     const count = lastRead();
+    if (this.#isClosed || !this.#isReading) return;
     if (count > 0) {
-      if (!this.#isReading || this.#isClosed) return;
       this.bytesRead += count;
       this.listener.onData(readBuffer, 0, count);
     } else if (count === UV_EOF) this.#onReadEnd();
@@ -260,15 +237,19 @@ class HandleSocket implements SocketDuplex {
   #onReadEnd(): void {
     if (this.#hasReadEnd || this.#isClosed) return;
     this.pause();
+    // The reset was told to the writer; the reader sees it as an end, which it is not.
+    if (this.#writeError !== null) {
+      this.#fail(this.#writeError);
+      return;
+    }
     this.#hasReadEnd = true;
     this.listener.onEnd();
-    if (this.#writeError !== null) this.#fail(this.#writeError);
-    else this.#closeWhenEnded();
+    this.#closeWhenEnded();
   }
 
   #shutWhenWritten(): void {
     if (this.#pending !== null || this.#isClosed) return;
-    this.#parts.socket.end(() => {
+    this.#socket.end(() => {
       this.#hasShut = true;
       this.#closeWhenEnded();
     });
@@ -277,7 +258,7 @@ class HandleSocket implements SocketDuplex {
   #closeWhenEnded(): void {
     if (!(this.#hasReadEnd || this.#isAbandoned) || !this.#hasShut || this.#isClosed) return;
     this.#isClosed = true;
-    this.#parts.socket.destroy();
+    this.#socket.destroy();
   }
 
   /**
@@ -296,7 +277,7 @@ class HandleSocket implements SocketDuplex {
     if (this.#isClosed) return;
     this.#isClosed = true;
     this.#closeError = error;
-    this.#parts.socket.destroy();
+    this.#socket.destroy();
   }
 }
 

@@ -4,7 +4,7 @@ import type net from 'node:net';
 import type { DuplexListener } from '#lib/duplex.ts';
 import { assert, type HeddleError } from '#lib/errors.ts';
 import { resetError, wrapSocketError } from './socket-error.ts';
-import { cut, NO_LISTENER, plainAddress, type SocketDuplex, type SocketParts } from './socket-parts.ts';
+import { NO_LISTENER, plainAddress, type SocketDuplex } from './socket-parts.ts';
 
 export class StreamSocket implements SocketDuplex {
   listener: DuplexListener = NO_LISTENER;
@@ -14,7 +14,7 @@ export class StreamSocket implements SocketDuplex {
   readonly localPort: number;
   bytesRead = 0;
   bytesWritten = 0;
-  readonly #parts: SocketParts;
+  readonly #socket: net.Socket;
   #isEnding = false;
   #hasShut = false;
   #isAbandoned = false;
@@ -30,9 +30,8 @@ export class StreamSocket implements SocketDuplex {
     ['close', () => this.#onClosed()],
   ];
 
-  constructor(parts: SocketParts) {
-    const { socket } = parts;
-    this.#parts = parts;
+  constructor(socket: net.Socket) {
+    this.#socket = socket;
     this.remoteAddress = plainAddress(socket.remoteAddress);
     this.remotePort = socket.remotePort ?? 0;
     this.localAddress = plainAddress(socket.localAddress);
@@ -43,12 +42,12 @@ export class StreamSocket implements SocketDuplex {
   }
 
   get fd(): number {
-    const { _handle: handle } = this.#parts.socket as unknown as { _handle: { fd?: number } | null };
+    const { _handle: handle } = this.#socket as unknown as { _handle: { fd?: number } | null };
     return this.#isClosed ? -1 : (handle?.fd ?? -1);
   }
 
   get bytesQueued(): number {
-    return this.#isClosed ? 0 : this.#parts.socket.writableLength;
+    return this.#isClosed ? 0 : this.#socket.writableLength;
   }
 
   write(bytes: Uint8Array): boolean {
@@ -56,7 +55,7 @@ export class StreamSocket implements SocketDuplex {
     if (this.#isClosed || bytes.length === 0) return true;
     this.bytesWritten += bytes.length;
     // The stream may keep what it is given, and the caller may reuse it.
-    const isBelowMark = this.#parts.socket.write(Buffer.from(bytes));
+    const isBelowMark = this.#socket.write(Buffer.from(bytes));
     if (!isBelowMark) this.#isDrainDue = true;
     return isBelowMark;
   }
@@ -64,7 +63,7 @@ export class StreamSocket implements SocketDuplex {
   end(): void {
     if (this.#isEnding || this.#isClosed) return;
     this.#isEnding = true;
-    this.#parts.socket.end(() => {
+    this.#socket.end(() => {
       this.#hasShut = true;
       this.#closeWhenEnded();
     });
@@ -81,25 +80,17 @@ export class StreamSocket implements SocketDuplex {
     if (this.#isClosed) return;
     this.#isClosed = true;
     this.#closeError = error;
-    const isShutting = this.#isEnding && !this.#hasShut && this.#parts.socket.writableLength === 0;
-    if (isShutting) setImmediate(cut, this.#parts);
-    else cut(this.#parts);
+    const isShutting = this.#isEnding && !this.#hasShut && this.#socket.writableLength === 0;
+    if (isShutting) setImmediate(() => this.#socket.resetAndDestroy());
+    else this.#socket.resetAndDestroy();
   }
 
   pause(): void {
-    this.#parts.socket.pause();
+    this.#socket.pause();
   }
 
   resume(): void {
-    if (!this.#isClosed && !this.#isAbandoned) this.#parts.socket.resume();
-  }
-
-  release(): net.Socket {
-    this.pause();
-    const { socket } = this.#parts;
-    for (const [event, handler] of this.#handlers) socket.off(event, handler as () => void);
-    this.#isClosed = true;
-    return socket;
+    if (!this.#isClosed && !this.#isAbandoned) this.#socket.resume();
   }
 
   #onData(chunk: Buffer): void {
@@ -123,7 +114,7 @@ export class StreamSocket implements SocketDuplex {
   #closeWhenEnded(): void {
     if (!(this.#hasReadEnd || this.#isAbandoned) || !this.#hasShut || this.#isClosed) return;
     this.#isClosed = true;
-    this.#parts.socket.destroy();
+    this.#socket.destroy();
   }
 
   #fail(error: HeddleError): void {

@@ -1,7 +1,8 @@
-// Mesh TLS over an established Duplex, both ways: TLS 1.3 only, hybrid key exchange first, identities in SANs. This
+// Mesh TLS over an established connection, both ways: TLS 1.3 only, hybrid key exchange first, identities in SANs. This
 // is the narrow interface behind which the TLS library lives.
 
 import type { Duplex } from '#lib/duplex.ts';
+import { OpenSslTls } from './tls-openssl.ts';
 
 export interface TlsCertificate {
   /** PKCS #8 private key, PEM. */
@@ -18,7 +19,7 @@ export interface TlsMaterial {
   certificate: TlsCertificate | null;
 }
 
-/** An established session. */
+/** An established session. Paused, as every stream is that changes hands. */
 export interface TlsDuplex extends Duplex {
   /** DNS and URI SANs of the peer's verified certificate, in its order; empty when it presented none. */
   readonly peerIdentities: readonly string[];
@@ -29,7 +30,7 @@ export interface TlsDuplex extends Duplex {
 }
 
 export interface TlsAcceptOptions {
-  /** Bytes of the connection that were read already, at least up to the whole ClientHello or nothing. */
+  /** Bytes of the connection that were read already. */
   received?: Uint8Array;
   /** Protocols to select from when the client offers one of them; without a match TLS goes on without ALPN. */
   alpn?: readonly string[];
@@ -52,12 +53,15 @@ export interface TlsContext {
   update(material: TlsMaterial): void;
   /**
    * Server handshake. A client certificate is requested, not required, and verified when sent. Rejects with HeddleError
-   * `tls-timeout`, `tls-peer-unverified`, `tls-handshake-failed`, `tls-not-ready`; the stream is then closed.
+   * `tls-timeout`, `tls-peer-unverified`, `tls-handshake-failed`, `tls-not-ready`, `tls-aborted`; the stream is closed
+   * then. Source `downstream`.
    */
   accept(duplex: Duplex, options: TlsAcceptOptions, signal?: AbortSignal): Promise<TlsDuplex>;
-  /** Client handshake. Rejects as `accept` does, and with `tls-identity-mismatch`. */
+  /** Client handshake. Rejects as `accept` does, and with `tls-identity-mismatch`. Source `upstream`, retry `yes`. */
   connect(duplex: Duplex, options: TlsConnectOptions, signal?: AbortSignal): Promise<TlsDuplex>;
 }
 
-/** Makes a context. Throws HeddleError `tls-material-invalid`. The streams handed to it must come from `wrapSocket`. */
-export declare function createTlsContext(material: TlsMaterial): TlsContext;
+/** Makes a context. Throws HeddleError `tls-material-invalid`. */
+export function createTlsContext(material: TlsMaterial): TlsContext {
+  return new OpenSslTls(material);
+}
