@@ -15,6 +15,8 @@ import { measureOnce, showLive } from './show.ts';
 
 const root = path.resolve(import.meta.dirname, '..');
 
+const CLOSE_TIMEOUT_MS = 15_000;
+
 interface Flags {
   once?: boolean;
   verbose?: boolean;
@@ -62,6 +64,8 @@ async function runInside(file: string): Promise<number> {
     }
   } finally {
     progress('stopping pods and mesh');
+    // What does not stop in order is ended by the kernel, with this process.
+    setTimeout(() => process.exit(1), CLOSE_TIMEOUT_MS).unref();
     await session.close();
   }
   return status;

@@ -6,7 +6,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { describeError } from '#lib/errors.ts';
 import { type PodState, readPodStates, scrapeAgent, scrapeProxies } from './node-metrics.ts';
 import { type DemoDocument, type ExpectedEdge, judgeEdges, makeDocument, type PodReport } from './report/document.ts';
-import { computeEdges } from './report/edges.ts';
+import { computeEdges, type Edge } from './report/edges.ts';
 import { type Scrape, Window } from './report/scrape.ts';
 import { formatEdges, formatWorkloads } from './report/table.ts';
 import { computeWorkloads } from './report/workloads.ts';
@@ -16,8 +16,9 @@ import type { Session } from './session.ts';
 const REFRESH_MS = 1000;
 /** The rates in the table are over this long. */
 const WINDOW_MS = 10_000;
-/** Traffic before the one document is made. */
-export const ONCE_TRAFFIC_MS = 12_000;
+/** Traffic before the one document is made; the first part warms up. */
+const ONCE_WARM_UP_MS = 4000;
+const ONCE_MEASURED_MS = 8000;
 
 /** Resolves true unless the session was ended meanwhile. */
 async function pause(session: Session, ms: number): Promise<boolean> {
@@ -66,16 +67,32 @@ function renderLive(session: Session, states: readonly PodState[], now: Scrape, 
   ];
 }
 
-/** Lets traffic flow for a while and makes the one document; null when the session was ended before. */
+/**
+ * Lets traffic flow for a while and makes the one document; null when the session was ended before. Requests and
+ * failures count from the first one on, latencies once programs and workers are warm.
+ */
 export async function measureOnce(session: Session, root: string): Promise<DemoDocument | null> {
-  if (!(await pause(session, ONCE_TRAFFIC_MS))) return null;
+  if (!(await pause(session, ONCE_WARM_UP_MS))) return null;
+  const warm = await scrapeProxies();
+  if (!(await pause(session, ONCE_MEASURED_MS))) return null;
   const expected = JSON.parse(readFileSync(path.join(root, 'demo/edges.json'), 'utf8')) as ExpectedEdge[];
   const [proxies, agent, states] = await Promise.all([scrapeProxies(), scrapeAgent(), readPodStates()]);
-  const edges = computeEdges(new Window(proxies, null), session.workloads());
+  const edges = withLatencies(
+    computeEdges(new Window(proxies, null), session.workloads()),
+    computeEdges(new Window(proxies, warm), session.workloads()),
+  );
   const failures = [...session.losses, ...judgeEdges(edges, expected), ...judgeClients(session.pods)];
   const rss = agent.find(({ name }) => name === 'process_resident_memory_bytes')?.value ?? Number.NaN;
   const pods = session.pods.map((runner) => reportPod(runner, states));
   return makeDocument({ pods, edges, agentRssKiB: rss / 1024, failures });
+}
+
+function withLatencies(edges: readonly Edge[], measured: readonly Edge[]): Edge[] {
+  return edges.map((edge) => {
+    const { p50Ms = null, p99Ms = null } =
+      measured.find(({ client, server }) => client === edge.client && server === edge.server) ?? {};
+    return { ...edge, p50Ms, p99Ms };
+  });
 }
 
 function reportPod(runner: PodRunner, states: readonly PodState[]): PodReport {

@@ -1,4 +1,5 @@
-// A cgroup for each container, so that all of its processes can be ended at once, whatever they forked.
+// A cgroup for each container, so that all of its processes can be ended at once, whatever they forked. Where there is no
+// cgroup2 the directory is an ordinary one: the container still writes its process id there, and that process is ended.
 
 import { existsSync, mkdirSync, readFileSync, rmdirSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
@@ -23,6 +24,8 @@ export class ContainerCgroup {
       writeFileSync(file, '1');
       return;
     }
+    // Nothing ever started in it.
+    if (!existsSync(this.procsFile)) return;
     for (const pid of readFileSync(this.procsFile, 'utf8').split('\n').filter(Boolean)) kill(Number(pid));
   }
 

@@ -65,9 +65,10 @@ export class RunningContainer {
   readonly #container: Container;
   readonly #environment: ContainerEnvironment;
   readonly #cgroup: ContainerCgroup;
+  readonly #commandLine: typeof commandLine;
   readonly #backoff = new Backoff(RESTART);
   #child: ChildProcess | null = null;
-  #timer: NodeJS.Timeout | undefined;
+  #endWait: () => void = () => {};
   #isStopping = false;
 
   constructor(options: {
@@ -75,11 +76,14 @@ export class RunningContainer {
     environment: ContainerEnvironment;
     cgroup: ContainerCgroup;
     onLine?: (line: string) => void;
+    /** How it is started, {@link commandLine} unless told otherwise. */
+    commandLine?: typeof commandLine;
   }) {
     this.name = options.container.name;
     this.#container = options.container;
     this.#environment = options.environment;
     this.#cgroup = options.cgroup;
+    this.#commandLine = options.commandLine ?? commandLine;
     this.output = new OutputTail(options.onLine);
   }
 
@@ -96,7 +100,11 @@ export class RunningContainer {
       const status = await this.#runOnce();
       if (this.#isStopping || !shouldRestart(status)) return status;
       await new Promise<void>((resolve) => {
-        this.#timer = setTimeout(resolve, this.#backoff.next());
+        const timer = setTimeout(resolve, this.#backoff.next());
+        this.#endWait = () => {
+          clearTimeout(timer);
+          resolve();
+        };
       });
       if (this.#isStopping) return status;
     }
@@ -105,7 +113,7 @@ export class RunningContainer {
   /** SIGTERM to the program, then after the grace SIGKILL to all that the container holds. */
   async stop(graceMs: number): Promise<void> {
     this.#isStopping = true;
-    clearTimeout(this.#timer);
+    this.#endWait();
     const child = this.#child;
     if (child) {
       const gone = new Promise<void>((resolve) => child.once('close', () => resolve()));
@@ -118,7 +126,7 @@ export class RunningContainer {
   }
 
   async #runOnce(): Promise<number> {
-    const [file, ...args] = commandLine(this.#container, this.#environment, this.#cgroup.procsFile) as [
+    const [file, ...args] = this.#commandLine(this.#container, this.#environment, this.#cgroup.procsFile) as [
       string,
       ...string[],
     ];

@@ -110,18 +110,20 @@ export class PodRunner {
   async #run(): Promise<void> {
     mkdirSync(this.#directory, { recursive: true });
     await this.#report();
-    if (!(await this.#createSandbox())) return;
+    if (!(await this.#createSandbox()) || this.#isStopping) return;
     await this.#report();
     const policy = this.pod.spec.restartPolicy ?? 'Always';
     for (const container of this.pod.spec.initContainers ?? []) {
-      const status = await this.#make(container).run((code) => code !== 0 && policy !== 'Never');
       if (this.#isStopping) return;
-      if (status !== 0) return await this.#finish('Failed');
+      const status = await this.#make(container).run((code) => code !== 0 && policy !== 'Never');
+      if (status !== 0 && !this.#isStopping) return await this.#finish('Failed');
     }
+    if (this.#isStopping) return;
     this.#phase = 'Running';
     this.#watchReadiness();
-    await this.#report();
     const shouldRestart = (code: number): boolean => policy === 'Always' || (policy === 'OnFailure' && code !== 0);
+    // Not awaited: from the check above to the start of the containers, stop() must find no gap.
+    this.#reportSoon();
     const statuses = await Promise.all(
       this.pod.spec.containers.map((container) => this.#make(container).run(shouldRestart)),
     );
@@ -218,7 +220,7 @@ export class PodRunner {
           onChange: (isReady) => {
             if (isReady) this.#notReady.delete(container.name);
             else this.#notReady.add(container.name);
-            this.#report().catch((error: unknown) => this.#log.error('status was not written', { error }));
+            this.#reportSoon();
           },
         }),
       );
@@ -229,6 +231,10 @@ export class PodRunner {
     this.#phase = phase;
     for (const probe of this.#probes) probe.close();
     await this.#report();
+  }
+
+  #reportSoon(): void {
+    this.#report().catch((error: unknown) => this.#log.error('status was not written', { error }));
   }
 
   async #report(): Promise<void> {

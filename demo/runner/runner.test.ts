@@ -1,12 +1,16 @@
+import { mkdtempSync, rmSync } from 'node:fs';
 import { createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
 import { PassThrough } from 'node:stream';
 import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
 import type { Container, Pod } from '#kube/resources.ts';
 import { isStale } from '../machine/hierarchies.ts';
+import { ContainerCgroup } from './cgroup.ts';
 import { networkList, podEnvironment } from './cni.ts';
 import { runCommand } from './command.ts';
-import { type ContainerEnvironment, commandLine } from './container.ts';
+import { type ContainerEnvironment, commandLine, RunningContainer } from './container.ts';
 import { OutputTail } from './output-tail.ts';
 import { attempt, ReadinessProbe, targetOf } from './probe.ts';
 
@@ -76,6 +80,40 @@ describe('a container', () => {
 
   test('without a command is refused', () => {
     expect(() => commandLine({ name: 'c', image: 'nginx' }, environment, '/procs')).toThrow(/images are not run/);
+  });
+});
+
+describe('a running container', () => {
+  const directory = mkdtempSync(path.join(tmpdir(), 'heddle-runner-'));
+  afterAll(() => rmSync(directory, { recursive: true, force: true }));
+
+  /** Without namespaces: what is tested is the order of things. */
+  function makeContainer(script: string): RunningContainer {
+    const cgroup = new ContainerCgroup(path.join(directory, 'cgroup'));
+    const container = { name: 'c', command: ['sh', '-c', script] };
+    const start = (): string[] => ['sh', '-c', script];
+    return new RunningContainer({ container, environment, cgroup, commandLine: start });
+  }
+
+  test('is started again as long as it should be', async () => {
+    let starts = 0;
+    const container = makeContainer('exit 3');
+    const status = await container.run((code) => code === 3 && ++starts < 3);
+    expect({ status, starts }).toEqual({ status: 3, starts: 3 });
+  });
+
+  test('ends when stopped, running or about to be started again', async () => {
+    const running = makeContainer('exec sleep 60');
+    const ended = running.run(() => true);
+    await vi.waitFor(() => expect(running.isRunning).toBe(true));
+    await running.stop(1000);
+    expect(await ended).toBe(128);
+
+    const waiting = makeContainer('exit 1');
+    const over = waiting.run(() => true);
+    await vi.waitFor(() => expect(waiting.isRunning).toBe(false));
+    await waiting.stop(1000);
+    expect(await over).toBe(1);
   });
 });
 
