@@ -2,7 +2,6 @@
 // the first bytes say which one it is where the policy leaves that open.
 
 import { HeddleError } from '#lib/errors.ts';
-import type { HttpService } from '../http.ts';
 import type { HttpServerConnection } from '../io/http-connection.ts';
 import { type Http1ServerOptions, serveHttp1 } from '../io/http1-server.ts';
 import { type Http2ServerOptions, serveHttp2 } from '../io/http2-server.ts';
@@ -26,7 +25,7 @@ export interface ServeOptions extends ForwardOptions {
 /** What both HTTP servers take. */
 type SharedHttpOptions = Pick<
   Http1ServerOptions & Http2ServerOptions,
-  'clock' | 'clientIdentity' | 'received' | 'onClose'
+  'service' | 'clock' | 'clientIdentity' | 'received' | 'onClose'
 >;
 
 /** Serves connections whose TLS is known. */
@@ -69,30 +68,24 @@ export class InboundServer {
   }
 
   http1(connection: InboundConnection): void {
-    this.#http(connection, (service, shared) =>
+    this.#http(connection, (shared) =>
       serveHttp1(connection.stream, {
         ...shared,
-        service,
         onBadRequest: (status, error) => this.#onBadRequest(connection, `answered with ${status}`, error),
       }),
     );
   }
 
   http2(connection: InboundConnection): void {
-    this.#http(connection, (service, shared) =>
+    this.#http(connection, (shared) =>
       serveHttp2(connection.stream, {
         ...shared,
-        // A peer's proxy may have carried HTTP/1 in it.
-        service: downgradeFromHttp2(service, connection.tls.kind === 'mesh'),
         onFault: (error) => this.#onBadRequest(connection, 'sent away', error),
       }),
     );
   }
 
-  #http(
-    connection: InboundConnection,
-    serve: (service: HttpService, shared: SharedHttpOptions) => HttpServerConnection,
-  ): void {
+  #http(connection: InboundConnection, serve: (shared: SharedHttpOptions) => HttpServerConnection): void {
     const { clock, random, ports, metrics, live, applications } = this.#options;
     const { stream, target, tls, client, received } = connection;
     const port = ports.get(target.port);
@@ -118,7 +111,9 @@ export class InboundServer {
       port,
       application: application.service,
     });
-    server = serve(service, {
+    server = serve({
+      // A peer's proxy may have carried HTTP/1 in HTTP/2; nobody else may say so.
+      service: downgradeFromHttp2(service, tls.kind === 'mesh'),
       clock,
       clientIdentity: client.identity,
       ...(received && { received }),

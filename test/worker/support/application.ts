@@ -88,8 +88,8 @@ export function request(sockets: Sockets, port: number, options: RequestOptions 
     method,
     path,
     headers: { host: 'web.shop', ...headers },
-    agent: options.agent ?? false,
-    ...(connect && { createConnection: connect }),
+    // With an agent, even none, Node would ignore the connection.
+    ...(connect ? { createConnection: connect } : { agent: options.agent ?? false }),
   });
   outgoing.setTimeout(10_000, () => outgoing.destroy(new Error('no answer within 10 s')));
   outgoing.on('error', reject);
