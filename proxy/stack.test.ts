@@ -287,6 +287,35 @@ describe('requests', () => {
   });
 });
 
+describe('tunnels', () => {
+  const UPGRADE = 'GET / HTTP/1.1\r\nhost: web\r\nconnection: upgrade\r\nupgrade: echo\r\n\r\n';
+  const SWITCHING = 'HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: echo\r\n\r\n';
+
+  test.each(['server', 'client'])('half-close by the %s leaves the other direction open', async (first) => {
+    const { client, network } = await setUpService();
+    let server: TestClient | null = null;
+    network.listen('10.1.0.1:80', (stream) => {
+      server = new TestClient(stream);
+      server.send(SWITCHING);
+    });
+    client.send(UPGRADE);
+    await settle();
+    expect(client.statuses).toEqual([101]);
+    const [early, late] = first === 'server' ? [server!, client] : [client, server!];
+    early.send('early');
+    early.end();
+    await settle();
+    late.send('late');
+    await settle();
+    expect(late.received).toContain('early');
+    expect(late.isEnded).toBe(true);
+    expect(early.received).toContain('late');
+    late.end();
+    await settle();
+    expect([client.closed, server!.closed]).toEqual([null, null]);
+  });
+});
+
 describe('endpoints', () => {
   test('fail-fast: nothing ready for three seconds is 504, and at once from then on, until there is an endpoint', async () => {
     const { clock, client, control, serve, dial } = await setUpService();

@@ -75,6 +75,7 @@ export class ClientExchange implements RequestStream {
     const { output } = this.#connection;
     if (this.isUpgrade) {
       this.#hasTunnelEnd = true;
+      this.isOver = this.#hasTunnelResponseEnd;
       output.flush();
       this.#connection.duplex.end();
       this.#endWhenBoth();
@@ -107,15 +108,17 @@ export class ClientExchange implements RequestStream {
   endTunnel(): void {
     if (this.#hasTunnelResponseEnd) return;
     this.#hasTunnelResponseEnd = true;
+    // The client's direction may go on.
+    this.isOver = this.#hasTunnelEnd;
     this.response.end(null);
-    this.isOver = true;
     this.#endWhenBoth();
   }
 
   fail(error: HeddleError): void {
     if (this.isOver) return;
     this.isOver = true;
-    this.response.fail(error);
+    // A tunnel that the server half-closed has had its last call.
+    if (!this.#hasTunnelResponseEnd) this.response.fail(error);
   }
 
   #endWhenBoth(): void {

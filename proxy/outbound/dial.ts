@@ -82,7 +82,7 @@ function unsent(error: unknown, info: EndpointInfo): HeddleError {
   const code = error instanceof HeddleError ? error.code : 'tls-handshake-failed';
   return new HeddleError(code, `connect to ${describe(info)}`, {
     source: 'upstream',
-    retry: code === 'tls-not-ready' || code === 'connect-aborted' ? 'no' : 'yes',
+    retry: code === 'tls-not-ready' || code.endsWith('-aborted') ? 'no' : 'yes',
     cause: error,
   });
 }

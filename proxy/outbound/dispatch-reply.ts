@@ -16,6 +16,8 @@ export class DispatchReply implements ResponseStream {
   #endpoint: Endpoint | null = null;
   #ticket: Ticket | null = null;
   #isObserved = false;
+  #isSettled = false;
+  #isTunnel = false;
   #status = 0;
   #verdict: Verdict | null = null;
   #retryAfterMs: number | null = null;
@@ -51,8 +53,10 @@ export class DispatchReply implements ResponseStream {
     if (isForward && head.headers.get('l5d-proxy-connection') === 'close') head.closesConnection = true;
     head.headers.remove('l5d-proxy-connection');
     head.headers.remove('l5d-proxy-error');
-    // A tunnel may stay silent for long: it is answered now.
-    if (head.status === SWITCHING_PROTOCOLS) this.#observe();
+    const { request } = this.#dispatch;
+    this.#isTunnel = head.status === SWITCHING_PROTOCOLS || (request.method === 'CONNECT' && head.status < 300);
+    // It may stay silent for long: it is answered now.
+    if (this.#isTunnel) this.#observe();
     this.#response.head(head);
   }
 
@@ -64,7 +68,8 @@ export class DispatchReply implements ResponseStream {
   end(trailers: Headers | null): void {
     if (!this.#isObserved) this.#observe();
     this.#settle(this.#verdict ?? judgeTrailers(trailers), '', '');
-    this.#dispatch.onOver();
+    // A tunnel's other direction may go on.
+    if (!this.#isTunnel) this.#dispatch.onOver();
     this.#response.end(trailers);
   }
 
@@ -92,6 +97,7 @@ export class DispatchReply implements ResponseStream {
 
   /** The client went away. That says nothing about the endpoint, unless its head came already. */
   abandon(): void {
+    if (this.#isSettled) return;
     const hasHead = this.#status !== 0;
     if (!this.#isObserved) this.#observe();
     if (hasHead) {
@@ -122,7 +128,10 @@ export class DispatchReply implements ResponseStream {
     this.#dispatch.options.attempts?.latency(this.#status, nowMs - ticket.startedMs);
   }
 
+  /** Once: either direction of a tunnel may end it. */
   #settle(verdict: Verdict, endpointError: string, routeError: string): void {
+    if (this.#isSettled) return;
+    this.#isSettled = true;
     this.#endpoint!.settle(this.#ticket!, verdict.outcome, this.#nowMs(), this.#retryAfterMs);
     this.#record(verdict, endpointError, routeError);
   }
