@@ -9,7 +9,7 @@ import type { Clock } from '#lib/clock.ts';
 import type { ListenAddress } from '#lib/grpc/server.ts';
 import type { Log } from '#lib/log.ts';
 import { AdminServer } from './admin.ts';
-import { chooseRedirector } from './choose-redirector.ts';
+import { chooseRedirector, uninstallRedirection } from './choose-redirector.ts';
 import { markReady } from './cni/run-dir.ts';
 import { type CniServer, startCniServer } from './cni/server.ts';
 import { CniRequests } from './cni-requests.ts';
@@ -54,6 +54,7 @@ export class Agent {
   readonly #anchors: TrustAnchors;
   readonly #controlPlane: ControlPlane;
   readonly #relay: Relay;
+  readonly #chosen: ChosenRedirector;
   readonly #redirector: Redirector;
   readonly #metrics: AgentMetrics;
   readonly #reconciler: Reconciler;
@@ -82,7 +83,8 @@ export class Agent {
     this.#controlPlane = this.#connectControlPlane();
     this.#relay = new Relay({ upstream: this.#controlPlane, clock, log });
     const cgroupRoot = findCgroupRoot(path.join(config.runDir, 'cgroup2'));
-    this.#redirector = chooseRedirector(config, cgroupRoot, log);
+    this.#chosen = chooseRedirector(config, cgroupRoot, log);
+    this.#redirector = this.#chosen.redirector;
     this.#metrics = new AgentMetrics({
       enrolments: () => this.#reconciler.enrolments(),
       relay: () => this.#relay.stats(),
@@ -119,6 +121,7 @@ export class Agent {
     const source = openSource(config.source, log);
     await source.start(POD_CACHE_KINDS, this.#pods, this.#stop.signal);
     await this.#reconciler.start();
+    this.#chosen.removeOthers();
     this.#anchors.onChange = () => this.#reconciler.reconcileAll();
     this.#cni = await startCniServer({
       runDir: config.runDir,
@@ -266,9 +269,7 @@ function workerCgroups(config: AgentConfig, cgroupRoot: string): WorkerCgroups {
  */
 export async function uninstall(config: AgentConfig, log: Log): Promise<void> {
   const cgroupRoot = findCgroupRoot(path.join(config.runDir, 'cgroup2'));
-  const redirector = chooseRedirector(config, cgroupRoot, log);
-  const pods = redirector.attachedPods();
-  redirector.uninstall();
+  const pods = uninstallRedirection(config, cgroupRoot, log);
   const cgroups = workerCgroups(config, cgroupRoot);
   const directory = path.join(config.runDir, 'workers');
   const uids = [...new Set([...pods, ...cgroups.pods()])];

@@ -5,7 +5,7 @@
 import { closeSync, existsSync, openSync, readdirSync, rmSync } from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
-import { AttachType, linkInfo, openPinned } from '#lib/bpf.ts';
+import { AttachType, BpfMap, linkInfo, openPinned } from '#lib/bpf.ts';
 import { assert, HeddleError } from '#lib/errors.ts';
 import { close, isErrno } from '#lib/libc.ts';
 import type { Log } from '#lib/log.ts';
@@ -16,7 +16,7 @@ import { ensureLink, inspectLink, type LinkTarget, removeLink, replaceProgram } 
 import { closeObject, ensureBpffs, type LoadedObject, loadObject, pinPaths, releaseBpffs } from './ebpf-object.ts';
 import { Exemptions } from './exemptions.ts';
 import { type InterfaceAddress, makePodRecord, type PodRecord } from './pod-record.ts';
-import { type AttachedPod, PodTable } from './pod-table.ts';
+import { type AttachedPod, listPods, PodTable } from './pod-table.ts';
 import type { Drift, Redirector, RedirectTarget, WorkerProcess } from './redirector.ts';
 
 export interface EbpfOptions {
@@ -159,13 +159,8 @@ export class EbpfRedirector implements Redirector {
   }
 
   attachedPods(): string[] {
-    return [
-      ...new Set(
-        this.#running()
-          .pods.list()
-          .map((pod) => pod.entry.uid),
-      ),
-    ];
+    const pods = this.#started?.pods.list() ?? pinnedPods(this.#options.bpffsDir);
+    return [...new Set(pods.map((pod) => pod.entry.uid))];
   }
 
   counters(): Record<string, bigint> {
@@ -268,6 +263,18 @@ export class EbpfRedirector implements Redirector {
   #remove(started: Started, uid: string, cookie: bigint): void {
     started.pods.remove(cookie);
     removeLink(this.#podPin(uid, cookie));
+  }
+}
+
+/** What an agent before left attached, without loading anything. */
+function pinnedPods(bpffsDir: string): AttachedPod[] {
+  const pin = path.join(pinPaths(bpffsDir).maps, 'pods');
+  if (!existsSync(pin)) return [];
+  const map = new BpfMap(openPinned(pin), 'pods');
+  try {
+    return listPods(map);
+  } finally {
+    map.close();
   }
 }
 

@@ -157,8 +157,7 @@ export class NftablesRedirector implements Redirector {
   }
 
   attachedPods(): string[] {
-    this.#mode();
-    return readdirSync(this.#options.stateDir);
+    return exists(this.#options.stateDir) ? readdirSync(this.#options.stateDir) : [];
   }
 
   counters(): Record<string, bigint> {
@@ -175,9 +174,7 @@ export class NftablesRedirector implements Redirector {
   }
 
   uninstall(): void {
-    if (exists(this.#options.stateDir)) {
-      for (const podUid of readdirSync(this.#options.stateDir)) this.detach({ podUid });
-    }
+    for (const podUid of this.attachedPods()) this.detach({ podUid });
     this.close();
     rmSync(this.#options.stateDir, { recursive: true, force: true });
   }

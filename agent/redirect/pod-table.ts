@@ -2,6 +2,7 @@
 // compared with what they should be, removed. Knows nothing of links.
 
 import { LISTENER_NAMES, type ListenerName } from '#api/worker-link.ts';
+import type { BpfMap } from '#lib/bpf.ts';
 import { HeddleError } from '#lib/errors.ts';
 import { formatIp } from '#lib/ip-address.ts';
 import { isErrno } from '#lib/libc.ts';
@@ -31,12 +32,7 @@ export class PodTable {
 
   /** Every pod that the maps name. */
   list(): AttachedPod[] {
-    const pods: AttachedPod[] = [];
-    for (const key of this.#maps.pods.keys()) {
-      const value = this.#maps.pods.lookup(key);
-      if (value) pods.push({ cookie: key.readBigUInt64LE(0), entry: decodePod(value) });
-    }
-    return pods;
+    return listPods(this.#maps.pods);
   }
 
   has(cookie: bigint): boolean {
@@ -200,6 +196,16 @@ export class PodTable {
 /** A longest-prefix lookup also finds a wider entry of the same pod, which skips no less. */
 function isPresent(value: Buffer | null): boolean {
   return value !== null;
+}
+
+/** The entries of the map `pods`. */
+export function listPods(map: BpfMap): AttachedPod[] {
+  const pods: AttachedPod[] = [];
+  for (const key of map.keys()) {
+    const value = map.lookup(key);
+    if (value) pods.push({ cookie: key.readBigUInt64LE(0), entry: decodePod(value) });
+  }
+  return pods;
 }
 
 function conflict(record: PodRecord, address: Buffer | undefined, where: string): HeddleError {

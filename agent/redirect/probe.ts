@@ -26,21 +26,33 @@ export interface Choice {
 }
 
 /**
- * Starts the candidates in turn and returns the first that redirects a connection. One that fails is uninstalled,
- * unless pods are attached to it: these are not given to another kind, and the failure is thrown.
+ * Starts the candidates in turn and returns the first that redirects a connection; the others are uninstalled. Pods
+ * that are attached already are never given to another kind: the kind that has them is taken, whatever the order, or
+ * its failure is thrown. `unwanted` are kinds that must not be chosen and must not have pods either.
  */
-export function chooseRedirector(candidates: readonly Redirector[], log: Log): Choice {
+export function chooseRedirector(
+  candidates: readonly Redirector[],
+  log: Log,
+  unwanted: readonly Redirector[] = [],
+): Choice {
+  const stray = unwanted.find(hasPods);
+  if (stray) {
+    throw new HeddleError(
+      'redirect-mixed',
+      `redirect by "${candidates.map(({ kind }) => kind).join(', ')}": pods of this node are redirected by "${stray.kind}", expected that kind, or a node without meshed pods`,
+    );
+  }
+  const holder = candidates.find(hasPods);
   const rejected: Choice['rejected'] = [];
-  for (const redirector of candidates) {
+  for (const redirector of holder ? [holder] : candidates) {
     try {
       redirector.start();
       probeRedirector(redirector);
       return { redirector, rejected };
     } catch (error) {
-      if (!(error instanceof HeddleError)) throw error;
+      if (!(error instanceof HeddleError) || redirector === holder) throw error;
       rejected.push({ kind: redirector.kind, reason: error });
       log.warn('redirection does not work on this node', { kind: redirector.kind, error });
-      if (hasPods(redirector)) throw error;
       redirector.uninstall();
     }
   }
@@ -121,11 +133,5 @@ function failed(what: string): HeddleError {
 }
 
 function hasPods(redirector: Redirector): boolean {
-  try {
-    return redirector.attachedPods().some((uid) => uid !== PROBE_UID);
-  } catch (error) {
-    // It did not even start.
-    if (error instanceof HeddleError && error.code === 'not-started') return false;
-    throw error;
-  }
+  return redirector.attachedPods().some((uid) => uid !== PROBE_UID);
 }

@@ -67,7 +67,7 @@ export interface Redirector {
   unexempt(worker: WorkerProcess): void;
   /** What is not as `attach` left it; empty when all is well. */
   verify(target: RedirectTarget): Drift[];
-  /** Pods that the kernel state of an earlier agent still names. */
+  /** Pods that this or an earlier agent attached; may be asked before start(). */
   attachedPods(): string[];
   /** Totals since the programs were loaded, by outcome. */
   counters(): Record<string, bigint>;

@@ -305,7 +305,8 @@ describe('without a listener', () => {
 
 test('the probe accepts it, and it is chosen when eBPF does not work', () => {
   const redirector = new NftablesRedirector({ stateDir, log: silentLog });
-  expect(() => redirector.attachedPods()).toThrow('expected start() before');
+  expect(() => redirector.attach(makeTarget(a))).toThrow('expected start() before');
+  expect(redirector.attachedPods()).toEqual([]);
   redirector.start();
   probeRedirector(redirector);
   expect(redirector.attachedPods()).toEqual([]);

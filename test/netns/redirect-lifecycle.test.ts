@@ -5,13 +5,13 @@ import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test, vi 
 import { closeListeners, openListeners } from '#agent/netns.ts';
 import { EbpfRedirector } from '#agent/redirect/ebpf.ts';
 import { removeLink } from '#agent/redirect/ebpf-links.ts';
+import { NftablesRedirector } from '#agent/redirect/nftables.ts';
 import { chooseRedirector, probeRedirector } from '#agent/redirect/probe.ts';
 import type { Redirector, RedirectTarget } from '#agent/redirect/redirector.ts';
 import { BpfMap, linkInfo, openPinned } from '#lib/bpf.ts';
-import { HeddleError } from '#lib/errors.ts';
 import { close } from '#lib/libc.ts';
 import { silentLog } from '#lib/log.ts';
-import { Ground, MeshedPod, makeTarget, startRelay } from './support/mesh.ts';
+import { Ground, MeshedPod, makeTarget, OBJECT_PATH, startRelay } from './support/mesh.ts';
 import { ip, Network, type Place } from './support/network.ts';
 import { Peer } from './support/peer.ts';
 
@@ -232,7 +232,8 @@ describe('agents', () => {
     expect(() => missing.start()).toThrow('load eBPF object "/nowhere/heddle.bpf.o": expected the file');
     const broken = new EbpfRedirector({ ...options, objectPath: path.resolve('package.json') });
     expect(() => broken.start()).toThrow('expected Linux 5.15 or newer');
-    expect(() => broken.attachedPods()).toThrow('expected start() before');
+    expect(() => broken.counters()).toThrow('expected start() before');
+    expect(broken.attachedPods()).toEqual([pod.target.podUid]);
     expect(redirector.verify(pod.target)).toEqual([]);
     expect(await dial()).toMatchObject({ error: null, echo: 'x' });
     await pod.stop();
@@ -533,18 +534,19 @@ describe('the probe', () => {
 
   test('does not give up a kind that has pods', async () => {
     const pod = await MeshedPod.start(redirector, a);
-    const failing: Redirector = Object.create(redirector, {
-      start: { value: () => {} },
-      attach: {
-        value: () => {
-          throw new HeddleError('bpf-load-failed', 'a failure made for this test');
-        },
-      },
-      detach: { value: () => {} },
-      attachedPods: { value: () => redirector.attachedPods() },
-    });
-    expect(() => chooseRedirector([failing], silentLog)).toThrow('a failure made for this test');
-    expect(redirector.verify(pod.target)).toEqual([]);
+    const failing = withObject('/nowhere/heddle.bpf.o');
+    const stateDir = path.join(ground.directory, 'nftables');
+    const other = new NftablesRedirector({ stateDir, log: silentLog });
+    expect(() => chooseRedirector([failing, other], silentLog)).toThrow('load eBPF object "/nowhere/heddle.bpf.o"');
+    expect(() => chooseRedirector([other], silentLog, [failing])).toThrow(
+      'redirect by "nftables": pods of this node are redirected by "ebpf"',
+    );
+    const working = withObject(OBJECT_PATH);
+    expect(chooseRedirector([other, working], silentLog).redirector).toBe(working);
+    expect(working.verify(pod.target)).toEqual([]);
+    working.close();
+    expect(existsSync(stateDir)).toBe(false);
+    expect(await dial()).toMatchObject({ error: null, echo: 'x' });
     await pod.stop();
   });
 });
