@@ -51,12 +51,12 @@ export async function acceptOutbound(stream: Duplex, original: Original, options
       release();
     }
   } catch (error) {
-    if (!(error instanceof HeddleError && error.source === 'downstream')) {
-      const { address, port } = original;
-      options.log.info('outbound connection failed', { target: formatAddress(address, port), error });
-    }
-    options.recorder.tcpError('outbound', tcpErrorLabel(error), {});
     stream.reset();
+    // Opening a connection and closing it again, as probes do, is nobody's error.
+    if (error instanceof HeddleError && error.code === 'client-gone') return;
+    options.recorder.tcpError('outbound', tcpErrorLabel(error), {});
+    const { address, port } = original;
+    options.log.info('outbound connection failed', { target: formatAddress(address, port), error });
   }
 }
 
