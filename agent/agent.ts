@@ -54,7 +54,6 @@ export class Agent {
   readonly #anchors: TrustAnchors;
   readonly #controlPlane: ControlPlane;
   readonly #relay: Relay;
-  readonly #chosen: ChosenRedirector;
   readonly #redirector: Redirector;
   readonly #metrics: AgentMetrics;
   readonly #reconciler: Reconciler;
@@ -83,8 +82,7 @@ export class Agent {
     this.#controlPlane = this.#connectControlPlane();
     this.#relay = new Relay({ upstream: this.#controlPlane, clock, log });
     const cgroupRoot = findCgroupRoot(path.join(config.runDir, 'cgroup2'));
-    this.#chosen = chooseRedirector(config, cgroupRoot, log);
-    this.#redirector = this.#chosen.redirector;
+    this.#redirector = chooseRedirector(config, cgroupRoot, log);
     this.#metrics = new AgentMetrics({
       enrolments: () => this.#reconciler.enrolments(),
       relay: () => this.#relay.stats(),
@@ -121,7 +119,6 @@ export class Agent {
     const source = openSource(config.source, log);
     await source.start(POD_CACHE_KINDS, this.#pods, this.#stop.signal);
     await this.#reconciler.start();
-    this.#chosen.removeOthers();
     this.#anchors.onChange = () => this.#reconciler.reconcileAll();
     this.#cni = await startCniServer({
       runDir: config.runDir,

@@ -1,5 +1,5 @@
-// Which redirection back end serves this node: what works when it is tried (redirect/probe.ts). What an agent before
-// used comes first, so that a restart changes nothing; two kinds are never left in one pod.
+// Which redirection back end serves this node: eBPF where it works when tried, else nftables (redirect/probe.ts). What
+// an agent before used for its pods is kept, so that no pod is redirected twice.
 
 import path from 'node:path';
 import type { Log } from '#lib/log.ts';
@@ -12,34 +12,35 @@ import type { Redirector } from './redirect/redirector.ts';
 
 const USUAL_BPFFS = '/sys/fs/bpf';
 
-export interface ChosenRedirector {
-  redirector: Redirector;
-  /** Why the kinds before it were not taken, for people. */
-  rejected: string[];
-  /** Takes away what another kind left on this node. Call when all pods are attached to the chosen one. */
-  removeOthers(): void;
+/** Starts the back end. Throws `no-redirection` or `redirect-mixed`, naming what each kind lacks. */
+export function chooseRedirector(config: AgentConfig, cgroupRoot: string, log: Log): Redirector {
+  const all = redirectors(config, cgroupRoot, log);
+  const isWanted = ({ kind }: Redirector) => config.redirect === 'auto' || config.redirect === kind;
+  const unwanted = all.filter((redirector) => !isWanted(redirector));
+  return chooseWorking(all.filter(isWanted), log, unwanted).redirector;
 }
 
-/** Starts the back end. Throws `no-redirection` naming what each kind lacks. */
-export function chooseRedirector(config: AgentConfig, cgroupRoot: string, log: Log): ChosenRedirector {
-  const ebpf = new EbpfRedirector({
-    bpffsDir: config.bpffsDir ?? defaultBpffs(config.runDir),
-    cgroupRoot,
-    objectPath: config.bpfObject,
-    log,
-    ...(config.podsCgroup === null ? {} : { podsCgroup: config.podsCgroup }),
+/** Removes redirection of every kind from this node; returns the pods that had it. */
+export function uninstallRedirection(config: AgentConfig, cgroupRoot: string, log: Log): string[] {
+  return redirectors(config, cgroupRoot, log).flatMap((redirector) => {
+    const pods = redirector.attachedPods();
+    redirector.uninstall();
+    return pods;
   });
-  const nftables = new NftablesRedirector({ stateDir: path.join(config.runDir, 'nftables'), log });
-  const candidates: Redirector[] = nftables.attachedPods().length > 0 ? [nftables, ebpf] : [ebpf, nftables];
-  const wanted = candidates.filter(({ kind }) => config.redirect === 'auto' || config.redirect === kind);
-  const { redirector, rejected } = chooseWorking(wanted, log);
-  return {
-    redirector,
-    rejected: rejected.map(({ kind, reason }) => `${kind}: ${reason.message}`),
-    removeOthers: () => {
-      for (const other of [ebpf, nftables]) if (other !== redirector) other.uninstall();
-    },
-  };
+}
+
+/** Every kind, the preferred one first. */
+function redirectors(config: AgentConfig, cgroupRoot: string, log: Log): Redirector[] {
+  return [
+    new EbpfRedirector({
+      bpffsDir: config.bpffsDir ?? defaultBpffs(config.runDir),
+      cgroupRoot,
+      objectPath: config.bpfObject,
+      log,
+      ...(config.podsCgroup === null ? {} : { podsCgroup: config.podsCgroup }),
+    }),
+    new NftablesRedirector({ stateDir: path.join(config.runDir, 'nftables'), log }),
+  ];
 }
 
 function defaultBpffs(runDir: string): string {

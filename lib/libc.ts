@@ -183,12 +183,13 @@ export function unshare(kind = CLONE_NEWNET): void {
   check(unshareFn(kind), 'make a namespace');
 }
 
-const ioctlFn = bind('ioctl', { arguments: ['i32', 'u64', 'i64'], return: 'i32' });
+// A symbol has one signature in the whole process: that of lib/network-interface.ts.
+const ioctlFn = bind('ioctl', { arguments: ['i32', 'u64', 'pointer'], return: 'i32' });
 const NS_GET_NSTYPE = 0xb703n;
 
 /** The CLONE_* number of the kind of namespace that a descriptor is; null when it is no namespace (ioctl_ns(2)). */
 export function namespaceKind(fd: number): number | null {
-  const kind = ioctlFn(fd, NS_GET_NSTYPE, 0n);
+  const kind = ioctlFn(fd, NS_GET_NSTYPE, null);
   return kind < 0 ? null : kind;
 }
 
