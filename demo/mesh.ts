@@ -15,8 +15,6 @@ export interface MeshOptions {
   manifests: string;
   nodeName: string;
   redirect: 'ebpf' | 'nftables';
-  /** Where the agent's programs see all pods; null leaves it to the agent. */
-  podsCgroup: string | null;
   log: Log;
   onLoss: (error: HeddleError) => void;
 }
@@ -103,14 +101,13 @@ export class Mesh {
   }
 
   #startAgent(): MeshProcess {
-    const { runDir, manifests, nodeName, redirect, podsCgroup } = this.#options;
+    const { runDir, manifests, nodeName, redirect } = this.#options;
     const stateDir = path.join(runDir, 'agent-state');
     // Workers read their program from here with users of their own.
     for (const directory of [stateDir, this.agentRunDir]) mkdirSync(directory, { mode: 0o755 });
     this.#agent = this.#spawn('agent', 'agent/main.ts', `${AGENT_URL}/ready`, [
       ...['--node-name', nodeName, '--run-dir', this.agentRunDir, '--state-dir', stateDir],
       ...['--bpffs-dir', path.join(this.agentRunDir, 'bpf'), '--redirect', redirect],
-      ...(podsCgroup === null ? [] : ['--pods-cgroup', podsCgroup]),
       ...['--source', `dir:${manifests}`, '--trust-anchors', path.join(this.#keys, 'anchors.pem')],
       ...['--token-file', path.join(this.#keys, 'heddle-agent.token')],
       ...['--identity-addr', `127.0.0.1:${Port.identity}`, '--destination-addr', `127.0.0.1:${Port.destination}`],

@@ -69,7 +69,6 @@ export class Session {
       manifests,
       nodeName,
       redirect: inside.redirect,
-      podsCgroup,
       log,
       onLoss: (error) => {
         this.losses.push(error.message);
