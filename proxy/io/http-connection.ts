@@ -11,8 +11,8 @@ export interface HttpServerConnection {
   /** True when no exchange is under way and no part of a request has arrived. */
   readonly isIdle: boolean;
   /**
-   * Ends the connection in order: exchanges under way finish, the peer is told (`Connection: close`, GOAWAY), an idle
-   * connection closes at once. Idempotent.
+   * Ends the connection in order: exchanges under way finish, and so do requests that were on their way; the peer is
+   * told (`Connection: close`, GOAWAY); a connection that stays idle closes soon. Idempotent.
    */
   drain(): void;
   /** Cuts the connection now; every exchange under way is reset. Idempotent. */

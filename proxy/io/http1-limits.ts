@@ -4,6 +4,8 @@
 export const HEADER_TIMEOUT_MS = 10_000;
 /** Between exchanges. Longer than clients keep idle connections, so that they close first and no request is lost. */
 export const SERVER_IDLE_TIMEOUT_MS = 3_600_000;
+/** A connection that drains waits so long for a request that is on its way, before it closes. */
+export const DRAIN_IDLE_TIMEOUT_MS = 2_000;
 /** After the last response, the client's unread bytes are dropped for so long before the connection is cut. */
 export const LINGER_TIMEOUT_MS = 5_000;
 /** How many bytes are dropped so. */

@@ -11,6 +11,7 @@ import { RequestDecoder, type RequestSink } from '../wire/http1/request-decoder.
 import { Deadline } from './deadline.ts';
 import type { HttpServerConnection } from './http-connection.ts';
 import {
+  DRAIN_IDLE_TIMEOUT_MS,
   HEADER_TIMEOUT_MS,
   LINGER_BYTES_MAX,
   LINGER_TIMEOUT_MS,
@@ -99,8 +100,11 @@ export class Http1Server implements HttpServerConnection, DuplexListener, Reques
   }
 
   drain(): void {
+    if (this.isDraining) return;
     this.isDraining = true;
-    if (this.isIdle) this.#finish();
+    // A request may be on its way already, and HTTP/1 has no way to say that it was not taken: it is answered, with
+    // `Connection: close`, and only a connection that stays silent is closed.
+    if (this.isIdle) this.#deadlineIn(DRAIN_IDLE_TIMEOUT_MS);
   }
 
   close(error: HeddleError = new HeddleError('connection-closed', 'closed by its owner')): void {
