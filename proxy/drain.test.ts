@@ -40,6 +40,18 @@ describe('drain', () => {
     expect(events).toEqual(['stop', 'drain a', 'drain b', 'finish at 200']);
   });
 
+  test('waits for what was accepted and is not served yet', () => {
+    const { clock, live, drain, events, connect } = make();
+    const release = live.hold({ cut: () => events.push('cut accepted') });
+    drain.begin({ graceMs: 1000, reason: 'successor' });
+    clock.advance(10);
+    const leave = connect('a');
+    release();
+    clock.advance(10);
+    leave();
+    expect(events).toEqual(['stop', 'finish at 20']);
+  });
+
   test('cuts what is open when the grace is over', () => {
     const { clock, drain, events, connect } = make();
     connect('a');

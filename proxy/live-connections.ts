@@ -10,6 +10,8 @@ export interface LiveConnection {
 
 export class LiveConnections {
   readonly #connections = new Set<LiveConnection>();
+  /** Accepted, but not served yet: whoever is to serve them is still being found out. */
+  readonly #accepted = new Set<Pick<LiveConnection, 'cut'>>();
   #isDraining = false;
   #onEmpty: (() => void) | null = null;
 
@@ -18,8 +20,21 @@ export class LiveConnections {
     return this.#isDraining;
   }
 
+  /** Connections that are served. */
   get count(): number {
     return this.#connections.size;
+  }
+
+  /**
+   * Keeps the worker from ending for the sake of a connection that is not served yet. The result must be called once,
+   * when it is, or is gone.
+   */
+  hold(connection: Pick<LiveConnection, 'cut'>): () => void {
+    this.#accepted.add(connection);
+    return () => {
+      this.#accepted.delete(connection);
+      this.#tellWhenEmpty();
+    };
   }
 
   /** Counts a connection; the result must be called once when it is gone. Ask `isDraining` afterwards. */
@@ -27,7 +42,7 @@ export class LiveConnections {
     this.#connections.add(connection);
     return () => {
       this.#connections.delete(connection);
-      if (this.#connections.size === 0) this.#onEmpty?.();
+      this.#tellWhenEmpty();
     };
   }
 
@@ -38,10 +53,14 @@ export class LiveConnections {
       this.#isDraining = true;
       for (const connection of [...this.#connections]) connection.drain();
     }
-    if (this.#connections.size === 0) onEmpty();
+    this.#tellWhenEmpty();
   }
 
   cut(error: HeddleError): void {
-    for (const connection of [...this.#connections]) connection.cut(error);
+    for (const connection of [...this.#accepted, ...this.#connections]) connection.cut(error);
+  }
+
+  #tellWhenEmpty(): void {
+    if (this.#connections.size === 0 && this.#accepted.size === 0) this.#onEmpty?.();
   }
 }

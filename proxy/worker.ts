@@ -227,8 +227,9 @@ export class Worker {
       connection.reset(new HeddleError('not-redirected', `accept on "${name}": expected a redirected connection`));
       return;
     }
-    if (name === 'inbound4' || name === 'inbound6') this.#inbound?.accept(connection, target);
-    else void this.#outbound?.accept(connection, target);
+    const half = name === 'inbound4' || name === 'inbound6' ? this.#inbound : this.#outbound;
+    const release = this.#live.hold({ cut: (error) => connection.reset(error) });
+    void half!.accept(connection, target).finally(release);
   }
 
   #addWorkerMetrics(): void {

@@ -34,8 +34,8 @@ export interface AcceptOptions {
 const TRANSPORT_PREFACE_BYTES_MAX = 23 + 4 + 1024;
 
 /**
- * Serves an accepted connection whose original destination was `target`, to its end. Never rejects: what goes wrong is
- * counted, told and ends with the connection.
+ * Finds out who is to serve an accepted connection whose original destination was `target`, and hands it over; resolves
+ * then. Never rejects: what goes wrong is counted, told and ends with the connection.
  */
 export async function acceptInbound(stream: Duplex, target: Target, options: AcceptOptions): Promise<void> {
   const { log, metrics } = options;

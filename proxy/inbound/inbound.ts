@@ -63,8 +63,8 @@ export class Inbound {
     this.#ports.configure(config);
   }
 
-  /** Serves a connection that was meant for `target`. */
-  accept(connection: Duplex, target: Target): void {
-    void acceptInbound(connection, target, this.#accept);
+  /** Serves a connection that was meant for `target`; resolves once it is known by whom. Never rejects. */
+  accept(connection: Duplex, target: Target): Promise<void> {
+    return acceptInbound(connection, target, this.#accept);
   }
 }
