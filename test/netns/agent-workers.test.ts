@@ -1,5 +1,5 @@
 import { execFileSync, spawnSync } from 'node:child_process';
-import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, symlinkSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync } from 'node:fs';
 import net from 'node:net';
 import os from 'node:os';
 import path from 'node:path';
@@ -15,24 +15,12 @@ import type { WorkerConfig } from '#api/worker-config.ts';
 import { systemClock } from '#lib/clock.ts';
 import { createLog, silentLog } from '#lib/log.ts';
 import { localAddress, openTcpSocket } from '#lib/tcp-socket.ts';
+import { standInSources } from './support/agent-node.ts';
 import { Network, type Place } from './support/network.ts';
 
 const root = path.resolve(import.meta.dirname, '../..');
 const CGROUP = `hdlagw-${process.pid}`;
 const config = (name: string) => ({ pod: { name }, drainGraceMs: 1000, logLevel: 'info' }) as unknown as WorkerConfig;
-
-/** Heddle's sources with the stand-in as worker, so that the agent's side is tested alone. */
-function standInSources(directory: string, note = ''): string {
-  mkdirSync(path.join(directory, 'proxy'), { recursive: true });
-  for (const name of ['lib', 'api', 'node_modules', 'package.json'])
-    symlinkSync(path.join(root, name), path.join(directory, name));
-  const program = readFileSync(path.join(root, 'test/netns/support/stand-in-worker.ts'), 'utf8');
-  execFileSync('tee', [path.join(directory, 'proxy/main.ts')], {
-    input: `${program}\n// ${note}\n`,
-    stdio: ['pipe', 'ignore', 'inherit'],
-  });
-  return directory;
-}
 
 interface Answer {
   name: string;

@@ -25,7 +25,7 @@ export function standInSources(directory: string, note = ''): string {
     symlinkSync(path.join(root, name), path.join(directory, name));
   }
   const program = readFileSync(path.join(import.meta.dirname, 'stand-in-worker.ts'), 'utf8');
-  writeFileSync(path.join(directory, 'proxy/main.ts'), `${program}\n// ${note}\n`);
+  writeFileSync(path.join(directory, 'proxy/main.ts'), `${program}\nglobalThis.name = '${note}';\n`);
   return directory;
 }
 
