@@ -19,7 +19,7 @@ interface Answer {
   pod: string;
 }
 
-describe('agent', () => {
+describe.each(['ebpf', 'nftables'] as const)('agent with %s', (kind) => {
   let node: AgentNode;
   let a: Place;
   let b: Place;
@@ -40,7 +40,7 @@ describe('agent', () => {
     JSON.parse(await exchange(from, { host: to.ipv4, port: 8080 })) as Answer;
 
   beforeAll(async () => {
-    node = new AgentNode('hdlagt');
+    node = new AgentNode(`hdla${kind[0]}`, { arguments: ['--redirect', kind] });
     a = node.network.addPod('a');
     b = node.network.addPod('b');
     plain = node.network.addPod('plain');
@@ -75,8 +75,8 @@ describe('agent', () => {
     expect(overIpv6).toMatchObject({ name: 'outbound6', pod: 'a' });
     const pods = await node.pods();
     expect(pods.map(({ name, state, redirect, reason }) => ({ name, state, redirect, reason }))).toEqual([
-      { name: 'a', state: 'meshed', redirect: 'ebpf', reason: '' },
-      { name: 'b', state: 'meshed', redirect: 'ebpf', reason: '' },
+      { name: 'a', state: 'meshed', redirect: kind, reason: '' },
+      { name: 'b', state: 'meshed', redirect: kind, reason: '' },
     ]);
   });
 
