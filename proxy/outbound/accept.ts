@@ -56,7 +56,8 @@ export async function acceptOutbound(stream: Duplex, original: Original, options
     if (error instanceof HeddleError && error.code === 'client-gone') return;
     options.recorder.tcpError('outbound', tcpErrorLabel(error), {});
     const { address, port } = original;
-    options.log.info('outbound connection failed', { target: formatAddress(address, port), error });
+    // An application can fail as often as it likes: the metric counts, the log does not flood.
+    options.log.debug('outbound connection failed', { target: formatAddress(address, port), error });
   }
 }
 
@@ -152,28 +153,28 @@ class Accepted {
   }
 
   #http1(received: Buffer | null): Promise<void> {
-    const { clock, serveHttp1, log } = this.#options;
+    const { clock, serveHttp1 } = this.#options;
     return this.#account((onClose) =>
       serveHttp1(this.#stream, {
         service: this.#target.http1,
         clock,
         clientIdentity: null,
         ...(received && { received }),
-        onBadRequest: (status, error) => log.info('request refused: not HTTP as it should be', { status, error }),
+        onBadRequest: (_status, error) => this.#onBadRequest(error),
         onClose,
       }),
     );
   }
 
   #http2(received: Buffer | null): Promise<void> {
-    const { clock, serveHttp2, log } = this.#options;
+    const { clock, serveHttp2 } = this.#options;
     return this.#account((onClose) =>
       serveHttp2(this.#stream, {
         service: this.#target.http2,
         clock,
         clientIdentity: null,
         ...(received && { received }),
-        onFault: (error) => log.info('connection refused: not HTTP/2 as it should be', { error }),
+        onFault: (error) => this.#onBadRequest(error),
         onClose,
       }),
     );
@@ -193,6 +194,12 @@ class Accepted {
       // Opaque connections cannot be told to end: they just go on.
       return { drain: () => {}, close: (error) => connection.close(error) };
     });
+  }
+
+  #onBadRequest(error: Error): void {
+    const { log, recorder } = this.#options;
+    recorder.httpError('outbound', 'bad request', {});
+    log.debug('request refused: not HTTP as it should be', { error });
   }
 
   #onOpaqueFailed(error: HeddleError): void {
@@ -230,6 +237,8 @@ function tcpErrorLabel(error: unknown): string {
   if (code === 'load-shed') return 'loadshed';
   if (code === 'tls-detect') return 'tls detection timeout';
   if (code === 'tls-identity-mismatch') return 'identity required';
+  if (code === 'targets-exhausted') return 'targets exhausted';
+  if (code === 'discovery-unavailable') return 'discovery unavailable';
   if (code === 'forbidden' || code === 'invalid-policy' || code === 'invalid-backend') return code.replace('-', '_');
   return error instanceof HeddleError && error.source !== 'internal' ? 'i/o' : 'unexpected';
 }

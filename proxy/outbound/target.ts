@@ -185,6 +185,7 @@ export class Target {
       this.#compose(resolveLate(this.original, this.#profile, this.#policy, this.#options));
     } catch (error) {
       this.#failure = error as HeddleError;
+      this.#options.log.warn('connections are refused until discovery answers', { error });
       this.#tell(this.#failure);
     }
   }
