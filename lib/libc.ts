@@ -193,6 +193,13 @@ export function namespaceKind(fd: number): number | null {
   return kind < 0 ? null : kind;
 }
 
+const mallocTrimFn = bind('malloc_trim', { arguments: ['u64'], return: 'i32' });
+
+/** Gives memory that the C library keeps for later back to the kernel (malloc_trim(3); glibc only). */
+export function trimHeap(): void {
+  mallocTrimFn(0n);
+}
+
 const prctlFn = bind('prctl', { arguments: ['i32', 'u64', 'u64', 'u64', 'u64'], return: 'i32' });
 const PR_GET_DUMPABLE = 3;
 const PR_SET_DUMPABLE = 4;

@@ -8,6 +8,7 @@ import { describeError } from '#lib/errors.ts';
 import { createLog, type LogSink } from '#lib/log.ts';
 import { parseConfig } from './config.ts';
 import { originalDestination } from './original-destination.ts';
+import { releaseStartMemory } from './start-memory.ts';
 import { Worker, type WorkerOptions } from './worker.ts';
 
 const STDERR_FD = 2;
@@ -63,6 +64,7 @@ export function main(
     process.on('SIGTERM', () => worker.terminate());
     process.on('SIGINT', () => worker.terminate());
     worker.start();
+    releaseStartMemory(systemClock, () => worker.state.connections);
   } catch (error) {
     fail(error);
   }

@@ -36,8 +36,11 @@ export interface WorkerRuntime {
   cacheDirectory: string;
 }
 
-/** Flags change V8's cache and its memory, so they are part of the version. */
-const NODE_FLAGS = ['--disable-warning=ExperimentalWarning'];
+/**
+ * Flags change V8's cache and its memory, so they are part of the version. With `gc` a worker gives back what only its
+ * start needed (proxy/start-memory.ts).
+ */
+const NODE_FLAGS = ['--disable-warning=ExperimentalWarning', '--expose-gc'];
 const MAIN = 'proxy/main.js';
 /** Written last: a directory without it is half made. */
 const COMPLETE = '.complete';
