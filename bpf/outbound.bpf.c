@@ -55,9 +55,9 @@ static __always_inline enum outcome decide_outbound(__u64 netns, const struct po
 	/* The worker would need the scope to dial it, which does not travel. */
 	if (!is_v4 && is_ipv6_link_local(address))
 		return pod->flags & POD_FAIL_OPEN ? OUTBOUND_SKIPPED_LINK_LOCAL : OUTBOUND_REFUSED_LINK_LOCAL;
-	/* Without an address of the family there is no route either: the kernel says so. */
+	/* Nowhere to redirect to. Mostly there is no route either, but a link-local source can reach its neighbours. */
 	if (!(pod->flags & (is_v4 ? POD_HAS_IPV4 : POD_HAS_IPV6)))
-		return OUTBOUND_SKIPPED_NO_FAMILY;
+		return pod->flags & POD_FAIL_OPEN ? OUTBOUND_SKIPPED_NO_FAMILY : OUTBOUND_REFUSED_NO_FAMILY;
 	return OUTBOUND_REDIRECTED;
 }
 
@@ -68,6 +68,26 @@ static __always_inline void unbind_device(struct bpf_sock_addr *ctx, struct bpf_
 
 	if (socket->bound_dev_if)
 		bpf_setsockopt(ctx, SOL_SOCKET, SO_BINDTODEVICE, none, sizeof(none));
+}
+
+/* Loopback at the outbound port, where nobody listens: the client sees "connection refused" and tries its next address.
+ * "Not permitted", which a verdict would give, is what programs do not expect. */
+static __always_inline int refuse(struct bpf_sock_addr *ctx, struct bpf_sock *socket, const struct pod *pod,
+				  bool is_v4, const bool is_v6_socket)
+{
+	unbind_device(ctx, socket);
+	if (!is_v6_socket) {
+		ctx->user_ip4 = bpf_htonl(0x7f000001);
+	} else if (is_v4) {
+		ctx->user_ip6[3] = bpf_htonl(0x7f000001);
+	} else {
+		ctx->user_ip6[0] = 0;
+		ctx->user_ip6[1] = 0;
+		ctx->user_ip6[2] = 0;
+		ctx->user_ip6[3] = bpf_htonl(1);
+	}
+	ctx->user_port = pod->outbound_port;
+	return ALLOW;
 }
 
 static __always_inline int connect_outbound(struct bpf_sock_addr *ctx, const bool is_v6_socket)
@@ -111,7 +131,9 @@ static __always_inline int connect_outbound(struct bpf_sock_addr *ctx, const boo
 		count(outcome);
 		/* A socket may connect again after a failure: what it remembered is not true any more. */
 		bpf_sk_storage_delete(&originals, socket);
-		return outcome == OUTBOUND_REFUSED_LINK_LOCAL ? REFUSE : ALLOW;
+		if (outcome == OUTBOUND_REFUSED_LINK_LOCAL || outcome == OUTBOUND_REFUSED_NO_FAMILY)
+			return refuse(ctx, socket, pod, original.family == AF_INET, is_v6_socket);
+		return ALLOW;
 	}
 
 	original.client_cookie = bpf_get_socket_cookie(ctx);

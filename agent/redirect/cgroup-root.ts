@@ -1,9 +1,10 @@
 // Where the cgroup2 hierarchy is: /sys/fs/cgroup on unified nodes, /sys/fs/cgroup/unified on hybrid ones. A node with
 // cgroup v1 only has the hierarchy too, just not mounted; then it is mounted privately, which changes nothing for others.
 
-import { existsSync, mkdirSync, statSync } from 'node:fs';
+import { existsSync, mkdirSync, readdirSync, readFileSync, statSync } from 'node:fs';
 import path from 'node:path';
 import { HeddleError } from '#lib/errors.ts';
+import { isErrno } from '#lib/libc.ts';
 import { FilesystemMagic, filesystemMagic, mountFilesystem, mounts } from '#lib/mount.ts';
 
 const USUAL = ['/sys/fs/cgroup', '/sys/fs/cgroup/unified'];
@@ -37,11 +38,28 @@ export function checkCgroup(directory: string): void {
 
 /**
  * Where the connect hooks belong: at the pods' common cgroup they run before the programs that another CNI attaches to
- * the root, so that a Service address is seen before its balancer replaces it.
+ * the root, so that a Service address is seen before its balancer replaces it. It is taken only when `pid`, the agent,
+ * is in it: on a node with cgroup v1 it may exist without the pods' processes, and their connections would pass by.
  */
-export function podsCgroup(cgroupRoot: string): string {
+export function podsCgroup(cgroupRoot: string, pid = process.pid): string {
   const directory = KUBEPODS.map((name) => path.join(cgroupRoot, name)).find((candidate) => existsSync(candidate));
-  return directory ?? cgroupRoot;
+  return directory && hasProcess(directory, pid, CGROUP_DEPTH_MAX) ? directory : cgroupRoot;
+}
+
+/** kubepods, quality of service, pod, container, and what an init system makes below. */
+const CGROUP_DEPTH_MAX = 8;
+
+function hasProcess(directory: string, pid: number, depth: number): boolean {
+  try {
+    if (readFileSync(path.join(directory, 'cgroup.procs'), 'utf8').split('\n').includes(String(pid))) return true;
+    if (depth === 0) return false;
+    const children = readdirSync(directory, { withFileTypes: true }).filter((entry) => entry.isDirectory());
+    return children.some(({ name }) => hasProcess(path.join(directory, name), pid, depth - 1));
+  } catch (error) {
+    // Removed meanwhile, or a threaded cgroup, whose processes are listed above it.
+    if (isErrno(error, 'ENOENT', 'ENODEV', 'EOPNOTSUPP')) return false;
+    throw error;
+  }
 }
 
 /** The kernel's id of a cgroup: the inode of its directory. */

@@ -54,6 +54,7 @@ export const OUTCOMES = [
   'outbound_skipped_protocol',
   'outbound_refused_no_listener',
   'outbound_refused_link_local',
+  'outbound_refused_no_family',
   'outbound_refused_no_memory',
   'outbound_accepted',
   'outbound_accepted_unknown',

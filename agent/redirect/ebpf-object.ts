@@ -27,11 +27,15 @@ export function pinPaths(bpffsDir: string): { root: string; maps: string; links:
   return { root, maps: path.join(root, 'maps'), links: path.join(root, 'links') };
 }
 
-/** Makes sure that `directory` is in a bpffs; mounts one there if not. */
-export function ensureBpffs(directory: string): void {
+/**
+ * Makes sure that `directory` is in a bpffs; mounts one there if not, and says so by true. The pins live as long as that
+ * mount: one made in a container ends with the container, so there the directory is one of the node's own bpffs.
+ */
+export function ensureBpffs(directory: string): boolean {
   mkdirSync(directory, { recursive: true, mode: 0o700 });
-  if (filesystemMagic(directory) === FilesystemMagic.bpf) return;
+  if (filesystemMagic(directory) === FilesystemMagic.bpf) return false;
   mountFilesystem({ type: 'bpf', path: directory, source: MOUNT_SOURCE });
+  return true;
 }
 
 /** Takes the bpffs away if {@link ensureBpffs} mounted it and nothing is left in it. */

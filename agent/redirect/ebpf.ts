@@ -76,7 +76,9 @@ export class EbpfRedirector implements Redirector {
     const podsDirectory = this.#options.podsCgroup ?? podsCgroup(cgroupRoot);
     checkCgroup(cgroupRoot);
     checkCgroup(podsDirectory);
-    ensureBpffs(bpffsDir);
+    if (ensureBpffs(bpffsDir)) {
+      this.#log.info('mounted a bpffs: what is attached lives as long as this mount', { path: bpffsDir });
+    }
     const object = loadObject({ objectPath, bpffsDir });
     const cgroup = (directory: string) => ({ fd: openSync(directory, 'r'), id: cgroupId(directory) });
     this.#started = {

@@ -435,6 +435,36 @@ describe('pods', () => {
     closeListeners(successor.listeners);
   });
 
+  test.each([
+    { failOpen: false, error: 'ECONNREFUSED' },
+    { failOpen: true, error: null },
+  ])('one with a single family does not reach neighbours in the other: $error', async ({ failOpen, error }) => {
+    const single = network.addPod(failOpen ? 'open' : 'closed');
+    // A route and the link-local address are enough to talk to whoever is on the link.
+    ip(single.name, [
+      'addr flush dev eth0 scope global',
+      `addr add ${single.ipv4}/24 dev eth0`,
+      'route add fd77::/64 dev eth0',
+    ]);
+    const app = await Peer.start(single);
+    expect((await app.dial({ host: b.ipv6, port: 8080 })).error).toBe(null);
+    const target = { ...makeTarget(single, { failOpen }), ips: [single.ipv4] };
+    const relay = await startRelay(redirector, single, target.listeners);
+    redirector.attach(target);
+    expect(redirector.verify(target)).toEqual([]);
+    expect(await app.dial({ host: b.ipv4, port: 8080, echo: 'x' })).toMatchObject({ error: null, echo: 'x' });
+    const outcome = failOpen ? 'outbound_skipped_no_family' : 'outbound_refused_no_family';
+    const before = redirector.counters()[outcome]!;
+    expect((await app.dial({ host: b.ipv6, port: 8080 })).error).toBe(error);
+    expect(redirector.counters()[outcome]! - before).toBe(1n);
+    expect((await relay.report()).connections).toMatchObject({ outbound4: 1, outbound6: 0 });
+    redirector.detach(target);
+    await relay.stop();
+    await app.stop();
+    closeListeners(target.listeners);
+    network.removePod(single);
+  });
+
   test('a new sandbox of the same pod replaces the old one, and the late end of the old one changes nothing', async () => {
     const old = makeTarget(a);
     redirector.attach({ ...old, podUid: 'same-pod' });

@@ -50,6 +50,8 @@ export class Network {
   addPod(name: string): Place {
     const pod = this.#addPlace(name);
     const peer = `v${this.#hosts - 1}`;
+    // No second in which the link-local address may not be used yet.
+    this.setSysctl(pod, 'net/ipv6/conf/default/accept_dad', '0');
     ip(this.node.name, [
       `link add ${peer} type veth peer name eth0 netns ${pod.name}`,
       `link set ${peer} master br0 up`,
