@@ -4,7 +4,10 @@ import { createHash, randomBytes } from 'node:crypto';
 import { once } from 'node:events';
 import http from 'node:http';
 import net, { type AddressInfo } from 'node:net';
+import tls from 'node:tls';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import type { Backend, TlsRoute } from '#api/gen/outbound.ts';
+import type { SniMatch } from '#api/gen/tls_route.ts';
 import { systemClock } from '#lib/clock.ts';
 import { silentLog } from '#lib/log.ts';
 import { FakeTransport } from './control/testing.ts';
@@ -15,6 +18,7 @@ import {
   balancerBackend,
   detectPolicy,
   duration,
+  forwardBackend,
   route,
   rule,
   settle,
@@ -287,6 +291,45 @@ describe('opaque TCP', () => {
     client.write('opaque bytes');
     const [error] = (await once(client, 'error')) as [NodeJS.ErrnoException];
     expect(error.code).toBe('ECONNRESET');
+  });
+});
+
+describe('TLS of the application', () => {
+  test('the server name chooses the backend, and the bytes go on as they are', async () => {
+    const hellos: Record<string, Buffer> = {};
+    const backend = async (name: string): Promise<Backend> => {
+      const server = net.createServer((socket) => {
+        socket.on('error', () => {});
+        socket.on('data', (bytes: Buffer) => {
+          hellos[name] = bytes;
+          socket.destroy();
+        });
+      });
+      servers.push(server);
+      return forwardBackend('127.0.0.1', await listen(server));
+    };
+    const tlsRoute = (snis: SniMatch[], to: Backend): TlsRoute => ({
+      metadata: undefined,
+      snis,
+      rules: [
+        {
+          filters: [],
+          backends: { kind: { $case: 'firstAvailable', value: { backends: [{ backend: to, filters: [] }] } } },
+        },
+      ],
+    });
+    const routes = [
+      tlsRoute([{ match: { $case: 'exact', value: 'a.example' } }], await backend('exact')),
+      tlsRoute([{ match: { $case: 'suffix', value: { reverseLabels: ['com', 'shop'] } } }], await backend('suffix')),
+    ];
+    control.policy({ kind: { $case: 'tls', value: { routes } } });
+    for (const servername of ['a.example', 'www.shop.com', 'b.example']) {
+      const client = tls.connect({ port: proxyPort, host: '127.0.0.1', servername });
+      await once(client, 'error');
+    }
+    expect(Object.keys(hellos)).toEqual(['exact', 'suffix']);
+    expect(hellos.exact!.includes('a.example')).toBe(true);
+    expect(hellos.suffix!.includes('www.shop.com')).toBe(true);
   });
 });
 
