@@ -7,12 +7,12 @@ import type { Duplex } from '#lib/duplex.ts';
 import { HeddleError } from '#lib/errors.ts';
 import type { Log } from '#lib/log.ts';
 import type { TlsAcceptOptions, TlsContext, TlsDuplex } from '../io/tls.ts';
+import { peek } from '../peek.ts';
 import { CLIENT_HELLO_BYTES_MAX, parseClientHello } from '../wire/client-hello.ts';
 import { decodeTransportHeader, TRANSPORT_HEADER_ALPN, type TransportHeaderResult } from '../wire/transport-header.ts';
 import { inboundConnection } from './connection.ts';
 import type { Target } from './labels.ts';
 import type { InboundMetrics } from './metrics.ts';
-import { peek } from './peek.ts';
 import type { Ports } from './ports.ts';
 import type { InboundServer } from './serve.ts';
 

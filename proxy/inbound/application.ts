@@ -4,11 +4,11 @@
 import type { Clock, Timer } from '#lib/clock.ts';
 import type { Duplex } from '#lib/duplex.ts';
 import type { HeddleError } from '#lib/errors.ts';
+import { errnoOf } from '../errno.ts';
 import type { HttpService } from '../http.ts';
 import type { ConnectTarget } from '../io/connect.ts';
 import { createHttp1Pool, type Http1Pool } from '../io/http1-pool.ts';
 import { createHttp2Pool, type Http2Pool } from '../io/http2-pool.ts';
-import { errnoOf } from '../outbound/endpoint.ts';
 import type { Target } from './labels.ts';
 import type { InboundMetrics } from './metrics.ts';
 

@@ -5,14 +5,14 @@ import type { Clock } from '#lib/clock.ts';
 import type { Duplex } from '#lib/duplex.ts';
 import { HeddleError } from '#lib/errors.ts';
 import type { Log } from '#lib/log.ts';
+import { errnoOf } from '../errno.ts';
 import type { ConnectTarget } from '../io/connect.ts';
 import { type Pump, pump } from '../io/pump.ts';
 import type { LiveConnections } from '../live-connections.ts';
-import { errnoOf } from '../outbound/endpoint.ts';
+import { abortOnClose } from '../peek.ts';
 import { authorize } from '../policy/authorization.ts';
 import type { InboundConnection } from './connection.ts';
 import type { InboundMetrics } from './metrics.ts';
-import { abortOnClose } from './peek.ts';
 import type { Ports } from './ports.ts';
 
 export interface ForwardOptions {

@@ -7,7 +7,7 @@ import { HeddleError } from '#lib/errors.ts';
 import { answerLater } from '../answer.ts';
 import { answerError, classifyError, grpcHead, isGrpc, plainHead } from '../error-response.ts';
 import type { Exchange, HttpService, RequestHead, RequestStream, ResponseStream } from '../http.ts';
-import type { InFlight } from '../outbound/account.ts';
+import type { InFlight } from '../in-flight.ts';
 import { authorize } from '../policy/authorization.ts';
 import { applyFilters, type FilterAnswer } from '../policy/filters.ts';
 import { findRoute } from '../policy/route-match.ts';

@@ -1,8 +1,8 @@
 // Labels of inbound series, as Linkerd's proxy writes them: the target of the connection, the server policy of its
 // port, what TLS said about the client, and for requests the route and the authorization that decided.
 
+import { formatAddress } from '../address.ts';
 import type { Labels } from '../observe/recorder.ts';
-import { formatAddress } from '../outbound/endpoint-info.ts';
 import type { ResourceRef } from '../policy/authorization.ts';
 
 /** Where the client wanted to go: an address of the pod and a port. */

@@ -3,12 +3,12 @@
 
 import type { Clock } from '#lib/clock.ts';
 import type { HeddleError } from '#lib/errors.ts';
+import { FAILURE, judgeHead, judgeTrailers, readGrpcStatus, type Verdict } from '../classify.ts';
+import { CANCELLED, endpointErrorName, routeErrorName } from '../error-names.ts';
 import { answerError } from '../error-response.ts';
 import type { Exchange, Headers, RequestHead, RequestStream, ResponseHead, ResponseStream } from '../http.ts';
+import type { InFlight } from '../in-flight.ts';
 import { NO_GRPC_STATUS } from '../observe/recorder.ts';
-import type { InFlight } from '../outbound/account.ts';
-import { FAILURE, judgeHead, judgeTrailers, readGrpcStatus, type Verdict } from '../outbound/classify.ts';
-import { CANCELLED, endpointErrorName, routeErrorName } from '../outbound/error-names.ts';
 import type { ClientMetrics, RequestMetrics } from './metrics.ts';
 
 export interface ReplyOptions {

@@ -2,11 +2,12 @@
 // the first bytes say which one it is where the policy leaves that open.
 
 import { HeddleError } from '#lib/errors.ts';
+import { errnoOf } from '../errno.ts';
+import { IN_FLIGHT_MAX, InFlight } from '../in-flight.ts';
 import type { HttpServerConnection } from '../io/http-connection.ts';
 import { type Http1ServerOptions, serveHttp1 } from '../io/http1-server.ts';
 import { type Http2ServerOptions, serveHttp2 } from '../io/http2-server.ts';
-import { IN_FLIGHT_MAX, InFlight } from '../outbound/account.ts';
-import { errnoOf } from '../outbound/endpoint.ts';
+import { peek } from '../peek.ts';
 import { authorize } from '../policy/authorization.ts';
 import { allAuthorizations } from '../policy/server-policy.ts';
 import { DETECT_BYTES_MAX, detectProtocol } from '../wire/detect.ts';
@@ -15,7 +16,6 @@ import { type InboundConnection, inboundConnection } from './connection.ts';
 import { type ForwardOptions, forward } from './forward.ts';
 import { InboundHttp } from './http.ts';
 import { downgradeFromHttp2 } from './orig-proto.ts';
-import { peek } from './peek.ts';
 
 export interface ServeOptions extends ForwardOptions {
   random: () => number;

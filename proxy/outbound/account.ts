@@ -4,38 +4,11 @@
 import type { Clock } from '#lib/clock.ts';
 import { HeddleError } from '#lib/errors.ts';
 import { failLater } from '../answer.ts';
+import { readGrpcStatus } from '../classify.ts';
+import { CANCELLED, routeErrorName } from '../error-names.ts';
 import type { Headers, HttpLayer, RequestStream, ResponseHead, ResponseStream } from '../http.ts';
+import type { InFlight } from '../in-flight.ts';
 import { NO_GRPC_STATUS, type RouteRecorder } from '../observe/recorder.ts';
-import { readGrpcStatus } from './classify.ts';
-import { CANCELLED, routeErrorName } from './error-names.ts';
-
-/** Requests of one direction that have begun and not ended. */
-export class InFlight {
-  readonly #max: number;
-  #count = 0;
-
-  constructor(max: number) {
-    this.#max = max;
-  }
-
-  get count(): number {
-    return this.#count;
-  }
-
-  /** False: there are too many. */
-  enter(): boolean {
-    if (this.#count >= this.#max) return false;
-    this.#count++;
-    return true;
-  }
-
-  leave(): void {
-    this.#count--;
-  }
-}
-
-/** Of linkerd2-proxy, for each direction. */
-export const IN_FLIGHT_MAX = 100_000;
 
 export interface AccountOptions {
   clock: Clock;

@@ -4,6 +4,7 @@
 
 import type { Clock } from '#lib/clock.ts';
 import type { HeddleError } from '#lib/errors.ts';
+import { formatAddress } from '../address.ts';
 import { failfastError } from '../balance/balancer.ts';
 import { type DiscoveryOptions, type EndpointSet, watchEndpoints } from '../control/discovery.ts';
 import type { Watch } from '../control/watch.ts';
@@ -12,7 +13,7 @@ import type { BreakerOptions } from './breaker.ts';
 import { Concrete, type ConcreteMember } from './concrete.ts';
 import type { Dial } from './dial.ts';
 import { CONNECT_BACKOFF, Endpoint, type EndpointOptions } from './endpoint.ts';
-import { type EndpointInfo, formatAddress } from './endpoint-info.ts';
+import type { EndpointInfo } from './endpoint-info.ts';
 import { HttpEndpoint, type Pools } from './http-endpoint.ts';
 import { type Backend, DEFAULT_LOAD, type MetaRef } from './policy.ts';
 import { backendLabels, parentLabels } from './ref-labels.ts';

@@ -3,6 +3,7 @@
 // time comes in with each call, the next deadline goes out.
 
 import { Backoff, type BackoffOptions } from '#lib/backoff.ts';
+import type { Outcome } from '../classify.ts';
 import { SuccessWindow } from './success-window.ts';
 
 export interface BreakerOptions {
@@ -14,9 +15,6 @@ export interface BreakerOptions {
   /** Null: only failures in a row count. */
   successRate: { threshold: number; windowMs: number; minRequests: number } | null;
 }
-
-/** `limited`: 429 or RESOURCE_EXHAUSTED. It lowers the success rate and fails a probe, but is no failure in a row. */
-export type Outcome = 'success' | 'failure' | 'limited';
 
 type State =
   | { kind: 'open' }
@@ -67,7 +65,7 @@ export class Breaker {
   }
 
   /**
-   * A request ended. `retryAfterMs` is what the server asked for, or null. Returns true when readiness may have
+   * A request ended. `limited` lowers the success rate and fails a probe, but is no failure in a row. `retryAfterMs` is what the server asked for, or null. Returns true when readiness may have
    * changed.
    */
   onOutcome(outcome: Outcome, isProbe: boolean, nowMs: number, retryAfterMs: number | null = null): boolean {

@@ -5,10 +5,11 @@ import { TRANSPORT_ALPN } from '#api/names.ts';
 import type { Clock } from '#lib/clock.ts';
 import type { Duplex } from '#lib/duplex.ts';
 import { HeddleError } from '#lib/errors.ts';
+import { formatAddress } from '../address.ts';
 import type { ConnectTarget } from '../io/connect.ts';
 import type { TlsContext } from '../io/tls.ts';
 import { encodeTransportHeader, type TransportHeader } from '../wire/transport-header.ts';
-import { type EndpointInfo, formatAddress } from './endpoint-info.ts';
+import type { EndpointInfo } from './endpoint-info.ts';
 
 export type SessionProtocol = TransportHeader['sessionProtocol'];
 

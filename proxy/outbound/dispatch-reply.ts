@@ -2,11 +2,11 @@
 // load at the first body bytes, breaker and metrics at the end.
 
 import type { HeddleError } from '#lib/errors.ts';
+import { FAILURE, judgeHead, judgeTrailers, readRetryAfterMs, type Verdict } from '../classify.ts';
+import { CANCELLED, endpointErrorName, routeErrorName } from '../error-names.ts';
 import type { Headers, ResponseHead, ResponseStream } from '../http.ts';
-import { FAILURE, judgeHead, judgeTrailers, readRetryAfterMs, type Verdict } from './classify.ts';
 import type { Dispatch } from './dispatch.ts';
 import type { Endpoint, Ticket } from './endpoint.ts';
-import { CANCELLED, endpointErrorName, routeErrorName } from './error-names.ts';
 
 const SWITCHING_PROTOCOLS = 101;
 

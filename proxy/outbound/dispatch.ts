@@ -5,10 +5,10 @@
 import type { Clock } from '#lib/clock.ts';
 import { HeddleError } from '#lib/errors.ts';
 import type { Waiter } from '../balance/balancer.ts';
+import type { ResponseClasses } from '../classify.ts';
 import type { Exchange, Headers, HttpService, RequestHead, RequestStream, ResponseStream } from '../http.ts';
 import type { BackendRecorder, HttpRecorder } from '../observe/recorder.ts';
 import { ORIG_PROTO } from '../wire/orig-proto.ts';
-import type { ResponseClasses } from './classify.ts';
 import { DispatchReply } from './dispatch-reply.ts';
 import type { Ticket } from './endpoint.ts';
 import type { HttpEndpoint } from './http-endpoint.ts';

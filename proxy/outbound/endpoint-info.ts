@@ -39,11 +39,6 @@ export interface EndpointInfo {
   labels: Labels;
 }
 
-/** `10.1.2.3:80`, `[fd00::1]:80`. */
-export function formatAddress(address: string, port: number): string {
-  return address.includes(':') ? `[${address}]:${port}` : `${address}:${port}`;
-}
-
 /** An endpoint nobody knows anything about: bytes go where the application sent them. */
 export function plainEndpoint(address: string, port: number, noTlsReason: string): EndpointInfo {
   return {

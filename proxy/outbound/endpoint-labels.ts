@@ -1,8 +1,9 @@
 // The labels of one endpoint's series, as Linkerd's proxy writes them: what it is, where it is, and whether the
 // connection to it is secured.
 
+import { formatAddress } from '../address.ts';
 import type { Labels } from '../observe/recorder.ts';
-import { type EndpointInfo, formatAddress } from './endpoint-info.ts';
+import type { EndpointInfo } from './endpoint-info.ts';
 
 /** `authority`: the logical destination (`web.shop.svc.cluster.local:80`), empty where there is none. */
 export function endpointLabels(info: EndpointInfo, authority: string): Labels {

@@ -4,10 +4,11 @@
 import type { BackoffOptions } from '#lib/backoff.ts';
 import type { Clock, Timer } from '#lib/clock.ts';
 import type { Duplex } from '#lib/duplex.ts';
-import { HeddleError } from '#lib/errors.ts';
 import { Load } from '../balance/load.ts';
+import type { Outcome } from '../classify.ts';
+import { errnoOf } from '../errno.ts';
 import type { HttpRecorder, Recorder, TransportRecorder } from '../observe/recorder.ts';
-import { Breaker, type BreakerOptions, type Outcome } from './breaker.ts';
+import { Breaker, type BreakerOptions } from './breaker.ts';
 import { ConnectGate } from './connect-gate.ts';
 import type { Dial, SessionProtocol } from './dial.ts';
 import type { EndpointInfo } from './endpoint-info.ts';
@@ -154,21 +155,4 @@ export class Endpoint {
       this.#refresh();
     });
   }
-}
-
-/** The label `errno` of a failed connection. */
-export function errnoOf(error: unknown): string {
-  for (let current = error; current instanceof Error; current = current.cause) {
-    const { code } = current as { code?: unknown };
-    if (typeof code === 'string' && /^E[A-Z]+$/.test(code)) return code;
-  }
-  if (!(error instanceof HeddleError)) return 'UNKNOWN';
-  const byCode: Record<string, string> = {
-    'connect-timeout': 'ETIMEDOUT',
-    'tls-timeout': 'ETIMEDOUT',
-    'connect-refused': 'ECONNREFUSED',
-    'connect-unreachable': 'EHOSTUNREACH',
-    'connect-reset': 'ECONNRESET',
-  };
-  return byCode[error.code] ?? 'UNKNOWN';
 }

@@ -4,10 +4,11 @@
 
 import type { Duplex } from '#lib/duplex.ts';
 import type { HeddleError } from '#lib/errors.ts';
+import { errnoOf } from '../errno.ts';
 import type { Exchange, HttpService, RequestHead, RequestStream, ResponseStream } from '../http.ts';
 import type { Http1Pool, Http1PoolOptions } from '../io/http1-pool.ts';
 import type { Http2Pool, Http2PoolOptions } from '../io/http2-pool.ts';
-import { Endpoint, type EndpointOptions, errnoOf } from './endpoint.ts';
+import { Endpoint, type EndpointOptions } from './endpoint.ts';
 import { isUpgradable, upgradeToHttp2 } from './orig-proto.ts';
 
 /** Makers of connection pools: createHttp1Pool and createHttp2Pool of io/. */

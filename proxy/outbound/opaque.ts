@@ -4,12 +4,13 @@
 import type { Clock } from '#lib/clock.ts';
 import type { Duplex, DuplexListener } from '#lib/duplex.ts';
 import { HeddleError } from '#lib/errors.ts';
+import { errnoOf } from '../errno.ts';
 import type { PumpOptions } from '../io/pump.ts';
 import type { Recorder } from '../observe/recorder.ts';
 import { hostOf } from '../policy/route-match.ts';
 import type { Backends, BackendUse, Members, TcpMember } from './backends.ts';
 import { type Choice, choose } from './distribute.ts';
-import { errnoOf, type Ticket } from './endpoint.ts';
+import type { Ticket } from './endpoint.ts';
 import type { Composed } from './logical.ts';
 import type { TcpRoute } from './policy.ts';
 import type { Lease } from './shared.ts';

@@ -2,10 +2,10 @@
 
 import type { Clock } from '#lib/clock.ts';
 import type { HeddleError } from '#lib/errors.ts';
+import { FAILURE, judgeHead, judgeTrailers, type ResponseClasses, type Verdict } from '../classify.ts';
+import { endpointErrorName } from '../error-names.ts';
 import type { Headers, HttpLayer, RequestStream, ResponseHead, ResponseStream } from '../http.ts';
 import type { HttpRecorder } from '../observe/recorder.ts';
-import { FAILURE, judgeHead, judgeTrailers, type ResponseClasses, type Verdict } from './classify.ts';
-import { endpointErrorName } from './error-names.ts';
 
 export function profileAccountLayer(clock: Clock, recorder: HttpRecorder, classes: ResponseClasses | null): HttpLayer {
   return (inner) => ({

@@ -10,10 +10,10 @@ import type {
   WeightedDst,
 } from '#api/gen/destination.ts';
 import { describeError } from '#lib/errors.ts';
+import type { ResponseClasses } from '../classify.ts';
 import type { RequestHead } from '../http.ts';
 import type { Labels } from '../observe/recorder.ts';
 import { compilePattern, translateMethod } from '../policy/translate-route.ts';
-import type { ResponseClasses } from './classify.ts';
 import type { MetaRef } from './policy.ts';
 import { DEFAULT_RETRY_BUDGET, type RetryBudgetOptions } from './retry-budget.ts';
 import { invalid, translateDuration, translateRef } from './translate-values.ts';

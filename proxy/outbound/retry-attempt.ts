@@ -2,8 +2,8 @@
 // it away. A gRPC answer that tells its status in the trailers is held until something follows its head.
 
 import { HeddleError } from '#lib/errors.ts';
+import { judgeTrailers } from '../classify.ts';
 import type { Headers, RequestStream, ResponseHead, ResponseStream } from '../http.ts';
-import { judgeTrailers } from './classify.ts';
 import type { RetriedRequest } from './retry.ts';
 
 /** A thrown away answer is read to its end, so that its connection can be used again, unless it is longer than this. */

@@ -2,9 +2,9 @@
 // budget; a ServiceProfile retries what it classifies as failure, without limit or back-off, within a budget.
 
 import { findCause, HeddleError } from '#lib/errors.ts';
+import { judgeHead, type ResponseClasses, type Verdict } from '../classify.ts';
 import type { ResponseHead } from '../http.ts';
 import type { ProfileRouteRecorder, RouteRecorder } from '../observe/recorder.ts';
-import { judgeHead, type ResponseClasses, type Verdict } from './classify.ts';
 import type { RetryPolicy } from './policy.ts';
 import type { RetryBudget } from './retry-budget.ts';
 

@@ -6,12 +6,12 @@ import type { OutboundPolicy as OutboundPolicyMessage } from '#api/gen/outbound.
 import type { Timer } from '#lib/clock.ts';
 import { HeddleError } from '#lib/errors.ts';
 import type { Log } from '#lib/log.ts';
+import { formatAddress } from '../address.ts';
 import { failLater } from '../answer.ts';
 import { type DiscoveryOptions, watchOutboundPolicy, watchProfile } from '../control/discovery.ts';
 import type { Watch } from '../control/watch.ts';
 import type { HttpService } from '../http.ts';
 import type { Labels, TransportRecorder } from '../observe/recorder.ts';
-import { formatAddress } from './endpoint-info.ts';
 import { type Composed, composeRoutes, type LogicalOptions } from './logical.ts';
 import { composeOpaque, type OpaqueOptions, type OpaqueService } from './opaque.ts';
 import type { HttpRoutes, OutboundPolicy } from './policy.ts';

@@ -1,9 +1,8 @@
 // Was a response a success? gRPC tells by `grpc-status` in the head or the trailers, HTTP by status; a ServiceProfile's
 // response classes come before both. Decides metrics, circuit breaking and which responses are worth a retry.
 
-import type { Headers, ResponseHead } from '../http.ts';
-import { type Classification, NO_GRPC_STATUS } from '../observe/recorder.ts';
-import type { Outcome } from './breaker.ts';
+import type { Headers, ResponseHead } from './http.ts';
+import { type Classification, NO_GRPC_STATUS } from './observe/recorder.ts';
 
 /** A ServiceProfile's judgement of a status; null where it has none. */
 export type ResponseClasses = (status: number) => Classification | null;
@@ -11,6 +10,9 @@ export type ResponseClasses = (status: number) => Classification | null;
 const GRPC_RESOURCE_EXHAUSTED = 8;
 /** Unknown, DeadlineExceeded, PermissionDenied, Internal, Unavailable, DataLoss. All other codes count as success. */
 const GRPC_FAILURES = new Set([2, 4, 7, 13, 14, 15]);
+
+/** What a breaker makes of it; `limited`: 429 or RESOURCE_EXHAUSTED. */
+export type Outcome = 'success' | 'failure' | 'limited';
 
 export interface Verdict {
   readonly classification: Classification;

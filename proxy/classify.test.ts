@@ -1,7 +1,7 @@
 import { describe, expect, test } from 'vitest';
-import type { HttpVersion, ResponseHead } from '../http.ts';
-import { requestHead } from '../policy/testing.ts';
 import { judgeHead, judgeTrailers, readRetryAfterMs } from './classify.ts';
+import type { HttpVersion, ResponseHead } from './http.ts';
+import { requestHead } from './policy/testing.ts';
 
 const headersOf = (fields: [string, string][]) => requestHead({}, fields).headers;
 const response = (
