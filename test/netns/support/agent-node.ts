@@ -3,7 +3,6 @@
 
 import { execFileSync, spawn } from 'node:child_process';
 import { mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
-import http from 'node:http';
 import net from 'node:net';
 import os from 'node:os';
 import path from 'node:path';
@@ -14,6 +13,8 @@ import { inNetns } from '#agent/netns.ts';
 import { systemClock } from '#lib/clock.ts';
 import { createLog } from '#lib/log.ts';
 import { openTcpSocket } from '#lib/tcp-socket.ts';
+import { makeAuthority } from '../../support/certificates.ts';
+import { fetchLocal, freePort, MeshProcess } from './control-plane.ts';
 import { Network, type Place } from './network.ts';
 
 const root = path.resolve(import.meta.dirname, '../../..');
@@ -43,8 +44,11 @@ export class AgentNode {
   readonly network: Network;
   readonly logged: Record<string, unknown>[] = [];
   config: AgentConfig;
+  arguments: readonly string[];
   sourceRoot: string;
   agent: Agent | null = null;
+  child: MeshProcess | null = null;
+  #adminPort = 0;
 
   /** `label`: as in network.ts. */
   constructor(label: string, options: { arguments?: string[]; hasRealWorkers?: boolean } = {}) {
@@ -57,56 +61,22 @@ export class AgentNode {
     this.manifests = path.join(this.directory, 'manifests');
     mkdirSync(this.manifests);
     this.network = new Network(label);
-    execFileSync(
-      'openssl',
-      [
-        'req',
-        '-x509',
-        '-newkey',
-        'ec',
-        '-pkeyopt',
-        'ec_paramgen_curve:P-256',
-        '-nodes',
-        '-days',
-        '1',
-        '-subj',
-        '/CN=anchor',
-        '-keyout',
-        path.join(this.directory, 'anchor.key'),
-        '-out',
-        this.anchors,
-      ],
-      { stdio: 'ignore' },
-    );
+    writeFileSync(this.anchors, makeAuthority().certificatePem);
     this.sourceRoot = options.hasRealWorkers ? root : standInSources(path.join(this.directory, 'src'));
-    this.config = parseConfig(
-      [
-        '--node-name',
-        'n1',
-        '--run-dir',
-        this.runDir,
-        '--state-dir',
-        path.join(this.directory, 'state'),
-        '--source',
-        `dir:${this.manifests}`,
-        '--trust-anchors',
-        this.anchors,
-        '--token-file',
-        path.join(this.directory, 'token'),
-        '--bpffs-dir',
-        path.join(this.directory, 'bpf'),
-        '--bpf-object',
-        path.join(root, 'build/bpf/heddle.bpf.o'),
-        '--cgroup-root',
-        `${label}-${process.pid}`,
-        '--admin-addr',
-        '127.0.0.1:0',
-        '--log-level',
-        'debug',
-        ...(options.arguments ?? []),
-      ],
-      root,
-    );
+    this.arguments = [
+      ...['--node-name', 'n1', '--run-dir', this.runDir, '--state-dir', path.join(this.directory, 'state')],
+      ...['--source', `dir:${this.manifests}`, '--trust-anchors', this.anchors],
+      ...['--token-file', path.join(this.directory, 'token'), '--bpffs-dir', path.join(this.directory, 'bpf')],
+      ...['--bpf-object', path.join(root, 'build/bpf/heddle.bpf.o'), '--cgroup-root', `${label}-${process.pid}`],
+      ...['--admin-addr', '127.0.0.1:0', '--log-level', 'debug', ...(options.arguments ?? [])],
+    ];
+    this.config = parseConfig(this.arguments, root);
+  }
+
+  /** Options given later count. */
+  addArguments(...more: string[]): void {
+    this.arguments = [...this.arguments, ...more];
+    this.config = parseConfig(this.arguments, root);
   }
 
   get runDir(): string {
@@ -124,7 +94,17 @@ export class AgentNode {
     return this.agent;
   }
 
+  /** As a process of its own, which can be killed. */
+  async spawn(): Promise<MeshProcess> {
+    this.#adminPort ||= await freePort();
+    this.child = new MeshProcess('agent/main.ts', [...this.arguments, '--admin-addr', `127.0.0.1:${this.#adminPort}`]);
+    await this.child.ready(this.#adminPort);
+    return this.child;
+  }
+
   async stop(): Promise<void> {
+    await this.child?.end();
+    this.child = null;
     await this.agent?.stop();
     this.agent = null;
   }
@@ -150,14 +130,16 @@ export class AgentNode {
     this.apply(`ns-${name}`, { apiVersion: 'v1', kind: 'Namespace', metadata: { name, annotations } });
   }
 
+  /** The ServiceAccount and the label `app` have the pod's name. */
   applyPod(namespace: string, name: string, annotations: Record<string, string> = {}): void {
-    this.apply(`pod-${namespace}-${name}`, {
+    const account = { apiVersion: 'v1', kind: 'ServiceAccount', metadata: { namespace, name } };
+    this.apply(`pod-${namespace}-${name}`, account, {
       apiVersion: 'v1',
       kind: 'Pod',
-      metadata: { namespace, name, uid: `uid-${name}`, annotations },
+      metadata: { namespace, name, uid: `uid-${name}`, annotations, labels: { app: name } },
       spec: {
         nodeName: 'n1',
-        serviceAccountName: 'default',
+        serviceAccountName: name,
         containers: [{ name: 'c', ports: [{ containerPort: 8080 }] }],
       },
     });
@@ -215,21 +197,8 @@ export class AgentNode {
   }
 
   /** One answer of the agent's HTTP port. */
-  async get(pathname: string): Promise<{ status: number; text: string }> {
-    const { port } = this.agent!.adminAddress()!;
-    return await new Promise((resolve, reject) => {
-      http
-        .get({ host: '127.0.0.1', port, path: pathname, agent: false }, (response) => {
-          let text = '';
-          response.setEncoding('utf8');
-          response.on('data', (chunk) => {
-            text += chunk;
-          });
-          response.on('end', () => resolve({ status: response.statusCode!, text }));
-          response.on('error', reject);
-        })
-        .on('error', reject);
-    });
+  get(pathname: string): Promise<{ status: number; text: string }> {
+    return fetchLocal(this.child ? this.#adminPort : this.agent!.adminAddress()!.port, pathname);
   }
 
   async pods(): Promise<PodDescription[]> {
