@@ -39,6 +39,9 @@ const PROXY_ALLOWED: Record<string, readonly string[]> = {
   io: ['io', 'wire'],
   balance: ['balance'],
   policy: ['policy', 'wire'],
+  // The two halves never import one another: what both need lies beside them.
+  inbound: ['inbound', 'policy', 'wire', 'io', 'control', 'observe'],
+  outbound: ['outbound', 'policy', 'wire', 'io', 'control', 'observe', 'balance'],
 };
 
 /** Packages with rooms of their own: memory in a worker is memory times the number of pods. */
