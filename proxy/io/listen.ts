@@ -28,6 +28,8 @@ export interface ListenOptions {
 
 export const CONNECTIONS_MAX = 16_384;
 const KEEP_ALIVE_MS = 10_000;
+/** As the agent opened the listeners; the kernel takes the least of this and net.core.somaxconn. */
+const BACKLOG = 4_096;
 
 /**
  * Accepts connections on the listening descriptor `fd`, which becomes the listener's, until `close`. Connections that
@@ -59,7 +61,8 @@ export function listenFd(
     server.close();
     options.onError?.(new HeddleError('listen-failed', `accept on descriptor "${fd}": ${cause.message}`, { cause }));
   });
-  server.listen({ fd });
+  // Node calls listen(2) again, which would shrink the backlog: what waits there while one worker replaces another.
+  server.listen({ fd }, BACKLOG);
   return {
     close: () => void server.close(),
     get connections() {

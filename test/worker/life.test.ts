@@ -242,6 +242,25 @@ function allowAll() {
   };
 }
 
+test('the backlog of the listeners stays as large as the agent made it', async () => {
+  const worker = new WorkerUnderTest();
+  const agent = await FakeAgent.connect(worker.sockets.controlPath);
+  const somaxconn = Number(readFileSync('/proc/sys/net/core/somaxconn', 'utf8'));
+  const backlog = (name: 'inbound4' | 'outbound6') => backlogOf(worker.sockets.ports[name]);
+  expect(backlog('inbound4')).toBe(Math.min(4_096, somaxconn));
+  agent.configure(plainConfig(worker.sockets));
+  await agent.whenState('ready');
+  expect([backlog('inbound4'), backlog('outbound6')]).toEqual(Array(2).fill(Math.min(4_096, somaxconn)));
+});
+
+/** Of the listening socket on `port`, as the kernel says (Send-Q of ss(8)). */
+function backlogOf(port: number): number {
+  const text = execFileSync('ss', ['--listening', '--numeric', '--tcp', '--no-header', `sport = :${port}`], {
+    encoding: 'utf8',
+  });
+  return Number(text.trim().split(/\s+/)[2]);
+}
+
 describe('the end', () => {
   test('by SIGTERM comes at once without connections, with status 0', async () => {
     const worker = new WorkerUnderTest();

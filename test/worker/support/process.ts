@@ -45,7 +45,7 @@ export class Sockets {
 
   constructor() {
     for (const name of LISTENER_NAMES) {
-      const fd = openTcpListener({ address: name.endsWith('4') ? '0.0.0.0' : '::', port: 0, backlog: 128 });
+      const fd = openTcpListener({ address: name.endsWith('4') ? '0.0.0.0' : '::', port: 0, backlog: 4_096 });
       this.listeners[name] = fd;
       this.ports[name] = localAddress(fd)!.port;
     }
