@@ -52,6 +52,7 @@ export function connectTcp(target: ConnectTarget, signal?: AbortSignal): Promise
   socket.pause();
   const settle = (error: HeddleError | null): void => {
     clearTimeout(timer);
+    clearImmediate(lastLook);
     signal?.removeEventListener('abort', onAbort);
     socket.removeListener('error', onError);
     socket.removeListener('connect', onConnect);
@@ -67,7 +68,12 @@ export function connectTcp(target: ConnectTarget, signal?: AbortSignal): Promise
     settle(fail(CODES[cause.code ?? ''] ?? 'connect-failed', cause.code ?? cause.message, cause));
   const onConnect = (): void => settle(null);
   const onAbort = (): void => settle(fail('connect-aborted', 'not wanted any more', signal?.reason));
-  const timer = setTimeout(() => settle(fail('connect-timeout', `no answer for ${timeoutMs} ms`)), timeoutMs);
+  // A process that was not scheduled for a while finds its timers due before it sees that the connection stands:
+  // immediates run after one look at the sockets.
+  let lastLook: NodeJS.Immediate | undefined;
+  const timer = setTimeout(() => {
+    lastLook = setImmediate(() => settle(fail('connect-timeout', `no answer for ${timeoutMs} ms`)));
+  }, timeoutMs);
   socket.on('error', onError);
   socket.on('connect', onConnect);
   signal?.addEventListener('abort', onAbort, { once: true });

@@ -113,6 +113,17 @@ describe('listenFd', () => {
 });
 
 describe('connectTcp', () => {
+  test('that stands by the time it is looked at did not time out, however late that is', async () => {
+    const { listener, port } = listenLoopback(() => {});
+    const connecting = connectTcp({ address: '127.0.0.1', port, timeoutMs: 20 });
+    // What a busy machine does to a process: nothing of it runs for longer than the deadline.
+    const untilMs = performance.now() + 100;
+    while (performance.now() < untilMs);
+    const stream = await connecting;
+    stream.reset();
+    listener.close();
+  });
+
   test('tells refusal, abort, timeout and bad addresses apart', async () => {
     const { listener, port } = listenLoopback(() => {});
     listener.close();
