@@ -57,7 +57,8 @@ interface Pair {
 }
 
 const isOutbound = ({ direction }: Labels): boolean => direction === 'outbound';
-const isInbound = ({ direction }: Labels): boolean => direction === 'inbound';
+/** The node's own probes are no traffic of anybody. */
+const isInbound = ({ direction, route_name }: Labels): boolean => direction === 'inbound' && route_name !== 'probe';
 
 /** Every edge in the window, HTTP first, in the order of their names. */
 export function computeEdges(window: Window, workloads: readonly Workload[]): Edge[] {
@@ -102,7 +103,15 @@ function httpEdges(window: Window, clientPair: PairOf, serverPair: PairOf): Edge
 
 /** Connections: all that opened, less those that ended with an error. */
 function tcpEdges(window: Window, clientPair: PairOf, serverPair: PairOf): Edge[] {
-  const opened = window.increases('tcp_open_total');
+  // Connections to a port that speaks HTTP are counted by what they carry, the node's probes among them not at all.
+  const httpAddresses = new Set(
+    window
+      .gauges('response_total')
+      .flatMap(({ labels }) => (labels.direction === 'inbound' ? [labels.target_addr] : [])),
+  );
+  const opened = window
+    .increases('tcp_open_total')
+    .filter(({ labels }) => labels.direction !== 'inbound' || !httpAddresses.has(labels.target_addr));
   const broken = window.increases('tcp_close_total').filter(({ labels }) => (labels.errno ?? '') !== '');
   const only =
     (pairOf: PairOf, peer: string): PairOf =>

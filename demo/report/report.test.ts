@@ -169,6 +169,15 @@ describe('edges', () => {
     });
   });
 
+  test('leave out what the node probes', () => {
+    const probe = 'response_total{direction="inbound",namespace="shop",deployment="front",route_name="probe"} 7\n';
+    expect(edges(probe)).toEqual([]);
+    const labels = 'direction="inbound",namespace="shop",deployment="front",target_addr="10.0.0.1:80"';
+    const opened = `tcp_open_total{peer="src",${labels}} 7\n`;
+    expect(edges(opened)).toMatchObject([{ client: UNMESHED, protocol: 'tcp' }]);
+    expect(edges(`${opened}response_total{${labels},route_name="probe"} 7\n`)).toEqual([]);
+  });
+
   test('that saw nothing in the window are left out', () => {
     const window = new Window(scrape(exposition(100), 1000), scrape(exposition(100), 0));
     expect(computeEdges(window, WORKLOADS)).toEqual([]);
