@@ -1,7 +1,7 @@
 import { readdirSync, readFileSync } from 'node:fs';
 import path from 'node:path';
 import { describe, expect, test } from 'vitest';
-import { type LiterateCase, parseCases, read } from './literate.ts';
+import { type LiterateCase, parseCases, read } from '../../io/testing/literate-http1.ts';
 
 const folder = path.resolve(import.meta.dirname, '../../../test/wire/http1');
 const files = readdirSync(folder).filter((file) => file.endsWith('.md') && file !== 'README.md');
