@@ -107,11 +107,11 @@ function tcpEdges(window: Window, clientPair: PairOf, serverPair: PairOf): Edge[
   const httpAddresses = new Set(
     window
       .gauges('response_total')
-      .flatMap(({ labels }) => (labels.direction === 'inbound' ? [labels.target_addr] : [])),
+      .flatMap(({ labels }) => (labels.direction === 'inbound' ? (labels.target_addr ?? []) : [])),
   );
   const opened = window
     .increases('tcp_open_total')
-    .filter(({ labels }) => labels.direction !== 'inbound' || !httpAddresses.has(labels.target_addr));
+    .filter(({ labels }) => labels.direction !== 'inbound' || !httpAddresses.has(labels.target_addr ?? ''));
   const broken = window.increases('tcp_close_total').filter(({ labels }) => (labels.errno ?? '') !== '');
   const only =
     (pairOf: PairOf, peer: string): PairOf =>
