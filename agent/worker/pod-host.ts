@@ -146,6 +146,7 @@ export class PodHost implements WorkerHost {
   readonly #log: Log;
   readonly #directory: string;
   readonly #logReader: LogPipeReader;
+  #isReleased = false;
   /** Asked when the state is written; set by the owner of the supervisor. */
   processes: () => readonly SupervisedProcess[] = () => [];
   #generation = 0;
@@ -205,6 +206,8 @@ export class PodHost implements WorkerHost {
   }
 
   changed(): void {
+    // What is on disk belongs to the next agent by now, or is gone with the pod.
+    if (this.#isReleased) return;
     const processes = this.processes().map((process) => {
       const { pid, generation, version } = process;
       return { pid, generation, version, startTicks: identifyProcess(pid)?.startTicks ?? '' };
@@ -232,6 +235,7 @@ export class PodHost implements WorkerHost {
 
   /** Stops reading; what is on disk stays for the next agent. */
   release(): void {
+    this.#isReleased = true;
     this.#logReader.close();
   }
 
