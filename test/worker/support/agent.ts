@@ -61,6 +61,8 @@ export class FakeAgent {
   readonly watches = new Map<number, OpenWatch>();
   /** Inbound policies by port, sent to watches as soon as they are opened. */
   readonly policies = new Map<number, Server>();
+  /** Answers watches other than those of inbound policies. */
+  onWatch: (watch: OpenWatch) => void = () => {};
   hello: LinkHello | null = null;
   isClosed = false;
   readonly #socket: net.Socket;
@@ -117,6 +119,10 @@ export class FakeAgent {
     for (const watch of this.watches.values()) {
       if (watch.kind === WatchKind.inboundPolicy && PortSpec.decode(watch.request).port === port) this.#answer(watch);
     }
+  }
+
+  endWatch(stream: number, code: number, message: string): void {
+    this.send(encodeLinkJson(LinkFrame.watchEnd, stream, { code, message }));
   }
 
   update(stream: number, payload: Uint8Array): void {
@@ -191,7 +197,10 @@ export class FakeAgent {
   }
 
   #answer(watch: OpenWatch): void {
-    if (watch.kind !== WatchKind.inboundPolicy) return;
+    if (watch.kind !== WatchKind.inboundPolicy) {
+      this.onWatch(watch);
+      return;
+    }
     const policy = this.policies.get(PortSpec.decode(watch.request).port);
     if (policy) this.update(watch.stream, ServerMessage.encode(policy).finish());
   }
