@@ -213,7 +213,12 @@ export class PodHost implements WorkerHost {
       return { pid, generation, version, startTicks: identifyProcess(pid)?.startTicks ?? '' };
     });
     const state: StateFile = { v: 1, generation: this.#generation, processes };
-    writeJsonFile(workerFiles(this.#directory).state, state);
+    try {
+      writeJsonFile(workerFiles(this.#directory).state, state);
+    } catch (error) {
+      // The pod works on; the next agent finds the worker by its socket.
+      this.#log.error('cannot write the state of a worker', { error });
+    }
   }
 
   exited(process: Pick<SupervisedProcess, 'pid' | 'generation'>): void {

@@ -2,10 +2,13 @@ import { existsSync, readdirSync } from 'node:fs';
 import net from 'node:net';
 import path from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { uninstall } from '#agent/agent.ts';
 import { listFiles } from '#agent/files.ts';
 import { inNetns } from '#agent/netns.ts';
+import { findHierarchies } from '#agent/worker/cgroup.ts';
 import { identifyProcess } from '#agent/worker/process-table.ts';
 import { Annotation } from '#api/names.ts';
+import { createLog } from '#lib/log.ts';
 import { openTcpListener } from '#lib/tcp-socket.ts';
 import { AgentNode, exchange, standInSources } from './support/agent-node.ts';
 import type { Place } from './support/network.ts';
@@ -243,6 +246,21 @@ describe.each(['ebpf', 'nftables'] as const)('agent with %s', (kind) => {
     const { pid } = await ask(lost, plain);
     node.network.removePod(lost);
     await expect.poll(() => identifyProcess(pid), { timeout: 20_000, interval: 100 }).toBeNull();
-    expect((await node.pods()).map(({ name }) => name)).not.toContain('lost');
+    const names = async () => (await node.pods()).map(({ name }) => name);
+    await expect.poll(names, { timeout: 20_000, interval: 100 }).not.toContain('lost');
+  });
+
+  test('uninstalling stops the workers and redirects nobody, also without an agent', async () => {
+    const { pid } = await ask(b, plain);
+    await node.stop();
+    const { log } = createLog({ sink: { write: () => {} } });
+    await uninstall(node.config, log);
+    expect(identifyProcess(pid)).toBeNull();
+    expect(await exchange(b, { host: plain.ipv4, port: 8080 })).toBe('plain');
+    expect(existsSync(path.join(node.directory, 'state/runtime'))).toBe(true);
+    expect(readdirSync(path.join(node.directory, 'state/runtime'))).toEqual([]);
+    expect(
+      findHierarchies().filter(({ mountPoint }) => existsSync(path.join(mountPoint, node.config.cgroupRoot))),
+    ).toEqual([]);
   });
 });
