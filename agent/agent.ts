@@ -183,6 +183,7 @@ export class Agent {
           relay: this.#relay,
           certify: (request, uid, signal) => this.#controlPlane.certify(request, uid, signal),
           onCertified: (status) => this.#metrics.certified(status),
+          clock,
           log: sessionLog,
         }),
       exempt: (worker) => this.#redirector.exempt(worker),

@@ -383,9 +383,9 @@ export class Reconciler {
     this.#rollout = null;
     const { version } = this.#options.services.workers.runtime;
     const workers = this.enrolments().flatMap(({ worker }) => worker ?? []);
-    const outdated = workers.filter((worker) => worker.state === 'ready' && worker.current?.version !== version);
+    const outdated = workers.filter(({ current }) => current !== null && current.version !== version);
     if (outdated.length === 0 || this.#isStopped) return;
-    if (!workers.some((worker) => worker.isUpgrading)) outdated[0]!.upgrade();
+    if (!workers.some((worker) => worker.isUpgrading)) outdated.find((worker) => worker.canUpgrade)?.upgrade();
     this.#rollout = this.#options.clock.after(ROLLOUT_MS, () => this.#rollOut());
   }
 }

@@ -1,10 +1,11 @@
 import { describe, expect, test } from 'vitest';
 import type { LinkStatus } from '#api/worker-link.ts';
+import { FakeClock } from '#lib/clock.ts';
 import { HeddleError } from '#lib/errors.ts';
 import { GrpcError, Status } from '#lib/grpc/status.ts';
 import { silentLog } from '#lib/log.ts';
 import type { Subscriber } from './fan-out.ts';
-import { RelaySession, SESSION_CERTIFIES_MAX, type SessionLink } from './session.ts';
+import { RelaySession, SESSION_CERTIFIES_BURST, SESSION_CERTIFIES_MAX, type SessionLink } from './session.ts';
 
 class FakeLink implements SessionLink {
   readonly sent: unknown[][] = [];
@@ -30,6 +31,7 @@ function setUp(certify: (request: Uint8Array, podUid: string, signal: AbortSigna
   const subscribers: Subscriber[] = [];
   const cancelled: Subscriber[] = [];
   const issued: Status[] = [];
+  const clock = new FakeClock();
   const session = new RelaySession({
     link,
     podUid: 'uid-1',
@@ -42,9 +44,10 @@ function setUp(certify: (request: Uint8Array, podUid: string, signal: AbortSigna
     },
     certify,
     onCertified: (status) => issued.push(status),
+    clock,
     log: silentLog,
   });
-  return { link, session, subscribers, cancelled, issued };
+  return { link, session, subscribers, cancelled, issued, clock };
 }
 const never = () => new Promise<Uint8Array>(() => {});
 async function settle(): Promise<void> {
@@ -99,6 +102,27 @@ describe('relay session', () => {
     await settle();
     expect(link.sent).toEqual([['certifyFailed', 7, 9, 'pod is not on this node']]);
     expect(issued).toEqual([Status.failedPrecondition]);
+  });
+
+  test('a worker that asks without end does not use up what is the whole node’s', async () => {
+    const { link, session, clock, issued } = setUp(async () => Buffer.from('leaf'));
+    for (let stream = 1; stream <= SESSION_CERTIFIES_BURST + 3; stream++) {
+      session.onCertify(stream, Buffer.from('csr'));
+      await settle();
+    }
+    expect(issued).toHaveLength(SESSION_CERTIFIES_BURST);
+    expect(link.sent.at(-1)).toEqual([
+      'certifyFailed',
+      SESSION_CERTIFIES_BURST + 3,
+      Status.resourceExhausted,
+      'ask for a certificate: expected at most one request in 5000 ms',
+    ]);
+    clock.advance(5_000);
+    for (let stream = 50; stream < 53; stream++) {
+      session.onCertify(stream, Buffer.from('csr'));
+      await settle();
+    }
+    expect(issued).toHaveLength(SESSION_CERTIFIES_BURST + 1);
   });
 
   test('bounds requests in flight, and drops them with the link', async () => {

@@ -2,6 +2,7 @@
 // node's relay, its certificate requests go to the identity service. Everything ends with the link.
 
 import type { LinkStatus } from '#api/worker-link.ts';
+import type { Clock } from '#lib/clock.ts';
 import { HeddleError } from '#lib/errors.ts';
 import { GrpcError, Status } from '#lib/grpc/status.ts';
 import type { Log } from '#lib/log.ts';
@@ -11,6 +12,9 @@ import type { Subscriber } from './fan-out.ts';
 export const SESSION_WATCHES_MAX = 10_000;
 /** Certificate requests of one worker at a time: it needs one, and one more while the first hangs. */
 export const SESSION_CERTIFIES_MAX = 2;
+/** Certificate requests of one worker: so many at once, then one each interval. The allowance of the node is not one pod's. */
+export const SESSION_CERTIFIES_BURST = 10;
+const CERTIFY_INTERVAL_MS = 5_000;
 
 /** The agent's end of the link, as far as a session writes to it. */
 export interface SessionLink {
@@ -28,6 +32,7 @@ export interface SessionOptions {
   certify: (request: Uint8Array, podUid: string, signal: AbortSignal) => Promise<Uint8Array>;
   /** Counts certificates by result: `ok` or the status of the identity service. */
   onCertified: (status: Status) => void;
+  clock: Clock;
   log: Log;
 }
 
@@ -36,9 +41,12 @@ export class RelaySession {
   readonly #watches = new Map<number, () => void>();
   readonly #abort = new AbortController();
   #certifies = 0;
+  #allowance = SESSION_CERTIFIES_BURST;
+  #allowanceMs: number;
 
   constructor(options: SessionOptions) {
     this.#options = options;
+    this.#allowanceMs = options.clock.nowMs();
   }
 
   onWatchOpen(stream: number, kind: number, request: Buffer): void {
@@ -73,18 +81,29 @@ export class RelaySession {
   }
 
   onCertify(stream: number, payload: Buffer): void {
-    if (this.#certifies >= SESSION_CERTIFIES_MAX) {
-      this.#options.link.certifyFailed(stream, {
-        code: Status.resourceExhausted,
-        message: `ask for a certificate: expected at most ${SESSION_CERTIFIES_MAX} requests at a time`,
-      });
+    const refusal = this.#refuse();
+    if (refusal !== null) {
+      this.#options.link.certifyFailed(stream, { code: Status.resourceExhausted, message: refusal });
       return;
     }
     this.#certifies++;
+    this.#allowance--;
     // The frame's bytes are valid during this call only.
     this.#certify(stream, Uint8Array.from(payload)).finally(() => {
       this.#certifies--;
     });
+  }
+
+  #refuse(): string | null {
+    const nowMs = this.#options.clock.nowMs();
+    const earned = Math.floor((nowMs - this.#allowanceMs) / CERTIFY_INTERVAL_MS);
+    this.#allowance = Math.min(SESSION_CERTIFIES_BURST, this.#allowance + earned);
+    this.#allowanceMs += earned * CERTIFY_INTERVAL_MS;
+    if (this.#certifies >= SESSION_CERTIFIES_MAX) {
+      return `ask for a certificate: expected at most ${SESSION_CERTIFIES_MAX} requests at a time`;
+    }
+    if (this.#allowance > 0) return null;
+    return `ask for a certificate: expected at most one request in ${CERTIFY_INTERVAL_MS} ms`;
   }
 
   /** Ends all watches and requests; the link hears nothing more. */

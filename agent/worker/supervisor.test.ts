@@ -175,8 +175,8 @@ describe('supervisor', () => {
     expect(worker.processes()).toEqual([next]);
   });
 
-  test('a successor that dies leaves the worker alone', () => {
-    const { host, worker } = setUp();
+  test('a successor that dies leaves the worker alone, and the next one waits', () => {
+    const { host, clock, worker } = setUp();
     worker.start(config);
     host.processes[0]!.becomes('ready');
     worker.upgrade();
@@ -184,8 +184,38 @@ describe('supervisor', () => {
     expect(worker.state).toBe('ready');
     expect(worker.current).toBe(host.processes[0]);
     expect(worker.isUpgrading).toBe(false);
+    const tries: number[] = [];
+    for (let round = 0; round < 3; round++) {
+      const startMs = clock.nowMs();
+      const before = host.processes.length;
+      while (host.processes.length === before) {
+        clock.advance(1_000);
+        worker.upgrade();
+      }
+      tries.push(clock.nowMs() - startMs);
+      host.processes.at(-1)!.listener.onExit('status 1');
+    }
+    expect(tries).toEqual([5_000, 10_000, 20_000]);
+  });
+
+  test('a successor that is never ready is given up', () => {
+    const { host, clock, worker } = setUp();
+    worker.start(config);
+    host.processes[0]!.becomes('ready');
     worker.upgrade();
-    expect(host.processes).toHaveLength(3);
+    clock.advance(59_999);
+    expect(host.processes[1]!.isKilled).toBe(false);
+    clock.advance(1);
+    expect(host.processes[1]!.isKilled).toBe(true);
+    expect(worker.current).toBe(host.processes[0]);
+    expect(worker.state).toBe('ready');
+  });
+
+  test('only a ready worker is replaced', () => {
+    const { host, worker } = setUp();
+    worker.start(config);
+    worker.upgrade();
+    expect(host.processes).toHaveLength(1);
   });
 
   test('a worker that dies while its successor starts is followed by it', () => {

@@ -47,6 +47,10 @@ export interface SupervisorOptions {
 }
 
 const BACKOFF = { minMs: 50, maxMs: 30_000, jitter: 0.2 } as const;
+/** A successor that fails is tried again later: its version may be broken, and the worker serves on. */
+const UPGRADE_BACKOFF = { minMs: 5_000, maxMs: 300_000, jitter: 0.2 } as const;
+/** A successor that is not ready by then has failed. */
+const UPGRADE_TIMEOUT_MS = 60_000;
 /** A worker that lived this long was not broken by its start: the next restart is quick again. */
 const STABLE_MS = 60_000;
 /** Added to a grace before the process is killed. */
@@ -66,6 +70,7 @@ interface Waiter {
 export class PodWorker {
   readonly #options: SupervisorOptions;
   readonly #backoff: Backoff;
+  readonly #upgradeBackoff: Backoff;
   #state: PodWorkerState = 'stopped';
   #current: SupervisedProcess | null = null;
   #currentSinceMs = 0;
@@ -76,6 +81,8 @@ export class PodWorker {
   #restarts = 0;
   #lastFailure = '';
   #restartTimer: Timer | null = null;
+  #upgradeTimer: Timer | null = null;
+  #upgradeNotBeforeMs = 0;
   #pingTimer: Timer | null = null;
   #pingsMissed = 0;
   readonly #readyWaiters = new Set<Waiter>();
@@ -84,6 +91,7 @@ export class PodWorker {
   constructor(options: SupervisorOptions) {
     this.#options = options;
     this.#backoff = new Backoff(BACKOFF, options.random);
+    this.#upgradeBackoff = new Backoff(UPGRADE_BACKOFF, options.random);
   }
 
   get state(): PodWorkerState {
@@ -172,16 +180,33 @@ export class PodWorker {
     });
   }
 
-  /** Starts a successor on the same listeners; when it is ready the current process drains. Idempotent while one starts. */
+  /** False while a successor starts, and for a while after one failed. */
+  get canUpgrade(): boolean {
+    const isTime = this.#options.clock.nowMs() >= this.#upgradeNotBeforeMs;
+    return isTime && !this.#successor && this.#current !== null && this.#state === 'ready';
+  }
+
+  /** Starts a successor on the same listeners; when it is ready the current process drains. */
   upgrade(): void {
-    if (this.#successor || !this.#current || this.#state === 'draining') return;
+    if (!this.canUpgrade) return;
     try {
       this.#successor = this.#spawn();
     } catch (error) {
       this.#options.log.error('cannot start the successor of the worker', { error });
+      this.#upgradeFailed();
       return;
     }
+    const successor = this.#successor;
+    this.#upgradeTimer = this.#options.clock.after(UPGRADE_TIMEOUT_MS, () => {
+      this.#options.log.error('successor of the worker is not ready in time', { worker: successor.pid });
+      successor.kill();
+    });
     this.#options.host.changed();
+  }
+
+  #upgradeFailed(): void {
+    this.#upgradeTimer?.cancel();
+    this.#upgradeNotBeforeMs = this.#options.clock.nowMs() + this.#upgradeBackoff.next();
   }
 
   get isUpgrading(): boolean {
@@ -190,8 +215,7 @@ export class PodWorker {
 
   /** Drains all processes and resolves when they are gone; after `graceMs` they are killed. */
   stop(graceMs: number): Promise<void> {
-    this.#restartTimer?.cancel();
-    this.#pingTimer?.cancel();
+    this.#cancelTimers();
     this.failWaiters('the pod goes');
     if (this.#state !== 'stopped') this.#state = 'draining';
     for (const process of this.processes()) this.#retire(process, graceMs, 'shutdown');
@@ -205,11 +229,14 @@ export class PodWorker {
 
   /** Leaves the processes alone: for an agent that exits. */
   release(): void {
-    this.#restartTimer?.cancel();
-    this.#pingTimer?.cancel();
+    this.#cancelTimers();
     for (const timer of this.#retired.values()) timer.cancel();
     for (const process of this.processes()) process.release();
     this.failWaiters('the agent exits');
+  }
+
+  #cancelTimers(): void {
+    for (const timer of [this.#restartTimer, this.#pingTimer, this.#upgradeTimer]) timer?.cancel();
   }
 
   #launch(): void {
@@ -265,6 +292,8 @@ export class PodWorker {
     const old = this.#current;
     const next = this.#successor!;
     this.#successor = null;
+    this.#upgradeTimer?.cancel();
+    this.#upgradeBackoff.reset();
     this.#become(next);
     if (old) this.#retire(old, this.#options.drainGraceMs, 'successor');
     this.#options.log.info('worker was replaced', { worker: next.pid, version: next.version, before: old?.pid });
@@ -291,6 +320,7 @@ export class PodWorker {
     host.exited(process);
     if (process === this.#successor) {
       this.#successor = null;
+      this.#upgradeFailed();
       log.error('successor of the worker died before it was ready: the worker stays', { worker: process.pid, how });
     } else if (process === this.#current) {
       this.#current = null;
@@ -299,6 +329,7 @@ export class PodWorker {
       if (this.#successor) {
         const next = this.#successor;
         this.#successor = null;
+        this.#upgradeTimer?.cancel();
         this.#become(next);
       } else this.#backOff(`worker died: ${how}`);
     } else if (wasRetired) {

@@ -3,6 +3,7 @@
 
 import type { WorkerConfig } from '#api/worker-config.ts';
 import type { LinkDrain, LinkHello, LinkState } from '#api/worker-link.ts';
+import { Backoff } from '#lib/backoff.ts';
 import type { Clock, Timer } from '#lib/clock.ts';
 import { HeddleError } from '#lib/errors.ts';
 import { close, isErrno, openPidfd, signalPidfd } from '#lib/libc.ts';
@@ -40,10 +41,13 @@ export interface WorkerProcessOptions {
 }
 
 const SIGKILL = 9;
-/** A worker listens some 100 ms after its birth. */
-const RECONNECT_MS = 25;
-/** A process that ends closes its link a little before it is gone from the process table. */
-const DEATH_POLL_MS = 20;
+/**
+ * A process that ends closes its link a little before it is gone from the process table. A worker whose links break at
+ * once, again and again, must not keep the agent busy.
+ */
+const RECONNECT = { minMs: 20, maxMs: 5_000, jitter: 0.1 } as const;
+/** A link that lasted this long was sound. */
+const SOUND_MS = 5_000;
 const SHADOWED_POLL_MS = 500;
 
 export class WorkerProcess {
@@ -60,6 +64,8 @@ export class WorkerProcess {
   #config: WorkerConfig | null = null;
   #drain: LinkDrain | null = null;
   #timer: Timer | null = null;
+  readonly #backoff = new Backoff(RECONNECT);
+  #linkedSinceMs = 0;
   #hasExited = false;
   #isReleased = false;
   #isShadowed = false;
@@ -168,6 +174,7 @@ export class WorkerProcess {
       return;
     }
     this.#hello = hello;
+    this.#linkedSinceMs = this.#options.clock.nowMs();
     this.#session = this.#options.openSession(this.#link!);
     if (this.#config) this.#link!.configure(this.#config);
     if (this.#drain) this.#link!.drain(this.#drain);
@@ -177,11 +184,12 @@ export class WorkerProcess {
     this.#session?.close();
     this.#session = null;
     const wasLinked = this.#hello !== null;
+    if (wasLinked && this.#options.clock.nowMs() - this.#linkedSinceMs >= SOUND_MS) this.#backoff.reset();
     this.#hello = null;
     this.#link = null;
     if (this.#hasExited || this.#isReleased) return;
     if (wasLinked && error) this.#log.warn('link to the worker broke', { error });
-    this.#watchDeath(wasLinked ? DEATH_POLL_MS : RECONNECT_MS);
+    this.#watchDeath(this.#backoff.next());
   }
 
   #watchDeath(delayMs: number): void {

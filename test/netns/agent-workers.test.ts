@@ -277,6 +277,30 @@ describe('workers of the agent', () => {
     podHost.dispose();
   });
 
+  test('garbage on the link ends the link and nothing else', async () => {
+    const { worker, listeners } = host('garbage');
+    worker.start(config('garbage'));
+    await worker.whenReady(10_000);
+    const { pid } = worker.current!;
+    for (let round = 0; round < 3; round++) {
+      const before = logged.filter(({ message }) => message === 'link to the worker broke').length;
+      await ask(portOf(listeners), 'garbage');
+      await expect
+        .poll(() => logged.filter(({ message }) => message === 'link to the worker broke').length)
+        .toBe(before + 1);
+      await expect
+        .poll(() =>
+          worker.current!.ping(1_000).then(
+            () => 'pong',
+            () => null,
+          ),
+        )
+        .toBe('pong');
+    }
+    expect(worker.current!.pid).toBe(pid);
+    expect(worker.restarts).toBe(0);
+  });
+
   test('draining ends every process and leaves nothing', async () => {
     const { worker, podHost, listeners } = host('drained');
     worker.start(config('drained'));

@@ -1,5 +1,5 @@
 // A worker for tests of the agent: speaks the link as api/worker-link.ts says, answers every connection on its listeners
-// with a line that names it, and obeys drain. `crash`, `hang` and `refuse` as first words of a connection make it
+// with a line that names it, and obeys drain. `crash`, `hang` and `garbage` as first words of a connection make it
 // misbehave. Runs from a staged runtime in place of proxy/main.ts.
 
 import net from 'node:net';
@@ -45,6 +45,7 @@ const servers = LISTENER_NAMES.map((name, index) => {
     socket.on('data', (bytes) => {
       const text = bytes.toString().trim();
       if (text === 'crash') process.abort();
+      if (text === 'garbage') control?.write(Buffer.alloc(100_000, 0xff));
       if (text === 'hang') for (;;);
       socket.write(
         `${JSON.stringify({ name, pid: process.pid, uid: process.getuid!(), pod: config?.pod.name ?? null, text })}\n`,
