@@ -50,6 +50,13 @@ describe('configuration from the agent', () => {
     expect(parseWorkerConfig({ ...changed('identity', null), future: 1 }).identity).toBeNull();
   });
 
+  test('has addresses as the kernel writes them', () => {
+    expect(parseWorkerConfig(changed('pod.ips', ['FD00:0:0::07', '10.0.0.1'])).pod.ips).toEqual([
+      'fd00::7',
+      '10.0.0.1',
+    ]);
+  });
+
   test.each([
     ['pod', undefined, 'field "pod" with nothing: expected an object'],
     ['pod.uid', '', 'field "pod.uid" with ""'],

@@ -5,7 +5,7 @@ import { isIP } from 'node:net';
 import { DEFAULT_INBOUND_POLICIES, type WorkerConfig } from '#api/worker-config.ts';
 import { WorkerEnvironment } from '#api/worker-link.ts';
 import { HeddleError } from '#lib/errors.ts';
-import { parseCidr } from '#lib/ip-address.ts';
+import { formatIp, parseCidr, parseIp } from '#lib/ip-address.ts';
 import { LogLevel } from '#lib/log.ts';
 
 /** What must be known before the agent connects. */
@@ -57,7 +57,7 @@ export function parseWorkerConfig(json: Record<string, unknown>): WorkerConfig {
       name: check.text(pod, 'name', 'pod.'),
       serviceAccount: check.text(pod, 'serviceAccount', 'pod.'),
       node: check.text(pod, 'node', 'pod.'),
-      ips: check.list(pod, 'ips', 'pod.', 'an IP address', (item) => typeof item === 'string' && isIP(item) !== 0),
+      ips: check.list<string>(pod, 'ips', 'pod.', 'an IP address', isAddress).map(canonical),
     },
     metricLabels: check.labels(json, 'metricLabels'),
     identity: identity && {
@@ -97,6 +97,12 @@ export function parseWorkerConfig(json: Record<string, unknown>): WorkerConfig {
 const MILLISECONDS_MAX = 0x7fffffff;
 const LABEL_NAME = /^[a-zA-Z_][a-zA-Z0-9_]*$/;
 
+const isAddress = (item: unknown): boolean => typeof item === 'string' && isIP(item) !== 0;
+/** As the kernel and Node write it, so that addresses can be compared as texts. */
+const canonical = (address: string): string => {
+  const bytes = parseIp(address);
+  return bytes ? formatIp(bytes) : address;
+};
 const isPort = (item: unknown): boolean =>
   Number.isInteger(item) && (item as number) >= 1 && (item as number) <= 65_535;
 const isNetwork = (item: unknown): boolean => typeof item === 'string' && parseCidr(item) !== null;

@@ -42,7 +42,7 @@ export async function acceptInbound(stream: Duplex, target: Target, options: Acc
   const refusal = refuse(target, options);
   if (refusal) {
     metrics.refused(refusal);
-    log.warn('connection refused', { reason: refusal, address: target.address, port: target.port });
+    log.info('connection refused', { reason: refusal, address: target.address, port: target.port });
     stream.reset();
     return;
   }
@@ -51,7 +51,8 @@ export async function acceptInbound(stream: Duplex, target: Target, options: Acc
     else await acceptByPort(stream, target, options);
   } catch (error) {
     if (error instanceof HeddleError && error.code === 'client-gone') return;
-    log.info('inbound connection failed', { client: stream.remoteAddress, port: target.port, error });
+    const level = error instanceof HeddleError ? 'info' : 'error';
+    log[level]('inbound connection failed', { client: stream.remoteAddress, port: target.port, error });
     metrics.tcpError(tcpErrorLabel(error), target);
     stream.reset();
   }
@@ -162,6 +163,7 @@ function describeHeader(result: TransportHeaderResult): string {
 function tcpErrorLabel(error: unknown): string {
   const code = error instanceof HeddleError ? error.code : '';
   if (code === 'tls-detect' || code === 'tls-timeout') return 'tls detection timeout';
+  if (code === 'too-many-ports') return 'loadshed';
   if (code.startsWith('tls-') || code === 'direct-refused') return 'identity required';
-  return 'i/o';
+  return code === '' ? 'unexpected' : 'i/o';
 }

@@ -8,10 +8,10 @@ import { answerLater } from '../answer.ts';
 import { answerError, classifyError, grpcHead, isGrpc, plainHead } from '../error-response.ts';
 import type { Exchange, HttpService, RequestHead, RequestStream, ResponseStream } from '../http.ts';
 import type { InFlight } from '../in-flight.ts';
-import { authorize } from '../policy/authorization.ts';
+import { type Authorization, authorize } from '../policy/authorization.ts';
 import { applyFilters, type FilterAnswer } from '../policy/filters.ts';
 import { findRoute } from '../policy/route-match.ts';
-import type { InboundRoute, InboundRule } from '../policy/server-policy.ts';
+import type { InboundRoute, InboundRule, ServerPolicy } from '../policy/server-policy.ts';
 import type { InboundConnection } from './connection.ts';
 import type { ClientMetrics, InboundMetrics } from './metrics.ts';
 import type { PortPolicy } from './ports.ts';
@@ -29,20 +29,29 @@ export interface InboundHttpOptions {
 
 const CLIENT_ID = 'l5d-client-id';
 
+/** What one policy means for this client: found once, good until the policy changes. */
+interface Verdicts {
+  readonly policy: ServerPolicy;
+  readonly series: ClientMetrics;
+  /** By route: the authorization that permits the client, or null. */
+  readonly authorizations: Map<InboundRoute, Authorization | null>;
+}
+
 /** The service of one connection. */
 export class InboundHttp implements HttpService {
   readonly #options: InboundHttpOptions;
+  #verdicts: Verdicts | null = null;
 
   constructor(options: InboundHttpOptions) {
     this.#options = options;
   }
 
   call(request: RequestHead, exchange: Exchange, response: ResponseStream): RequestStream {
-    const { port, connection, metrics } = this.#options;
+    const { connection } = this.#options;
     // What a client says about its own identity is never believed, whatever becomes of the request.
     request.headers.remove(CLIENT_ID);
-    const policy = port.current;
-    const series = metrics.of(connection.target, policy, connection.tls);
+    const verdicts = this.#current();
+    const { policy, series } = verdicts;
     if (policy.protocol.kind === 'invalid') {
       const error = new HeddleError('invalid-policy', `apply inbound policy: ${policy.protocol.reason}`);
       return this.#refuse(request, response, error, series);
@@ -52,7 +61,7 @@ export class InboundHttp implements HttpService {
       series.routeNotFound();
       return this.#refuse(request, response, new HeddleError('no-route', 'no route found for request'), null);
     }
-    const authorization = authorize(found.route.authorizations, connection.client);
+    const authorization = this.#authorize(verdicts, found.route);
     if (!authorization) {
       series.denied(found.route);
       const error = new HeddleError('unauthorized', `client "${connection.clientName}" is not permitted on this route`);
@@ -69,6 +78,25 @@ export class InboundHttp implements HttpService {
       return this.#refuse(request, response, error, null);
     }
     return this.#forward(request, exchange, response, series, requests);
+  }
+
+  #current(): Verdicts {
+    const { port, connection, metrics } = this.#options;
+    const policy = port.current;
+    if (this.#verdicts?.policy !== policy) {
+      const series = metrics.of(connection.target, policy, connection.tls);
+      this.#verdicts = { policy, series, authorizations: new Map() };
+    }
+    return this.#verdicts!;
+  }
+
+  #authorize({ authorizations }: Verdicts, route: InboundRoute): Authorization | null {
+    let authorization = authorizations.get(route);
+    if (authorization === undefined) {
+      authorization = authorize(route.authorizations, this.#options.connection.client);
+      authorizations.set(route, authorization);
+    }
+    return authorization;
   }
 
   #forward(

@@ -5,7 +5,7 @@ import { FakeClock } from '#lib/clock.ts';
 import { silentLog } from '#lib/log.ts';
 import type { WatchListener } from '../control/watch.ts';
 import { workerConfig } from '../testing.ts';
-import { Ports } from './ports.ts';
+import { PORTS_MAX, Ports } from './ports.ts';
 
 interface Stream {
   workload: string;
@@ -148,6 +148,15 @@ describe('policies of ports', () => {
     ports.configure({ ...config, inbound: { ...config.inbound, ports: [2] } });
     clock.advance(2_000);
     expect(ports.size).toBe(1);
+  });
+
+  test('are bounded: a scan is refused, ports that the agent names are not', () => {
+    const { clock, ports } = make({ ports: [9], discoveryIdleMs: 90_000 });
+    for (let port = 1_000; ports.size < PORTS_MAX; port++) ports.get(port);
+    expect(() => ports.get(50_000)).toThrow(/1024 ports are watched already/);
+    expect(ports.get(9).port).toBe(9);
+    clock.advance(90_000);
+    expect(ports.get(50_000).port).toBe(50_000);
   });
 
   test('that cannot be understood let nothing pass', () => {

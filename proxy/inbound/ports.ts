@@ -6,12 +6,16 @@ import { PortSpec } from '#api/gen/inbound.ts';
 import type { WorkerConfig } from '#api/worker-config.ts';
 import { WatchKind } from '#api/worker-link.ts';
 import type { Clock } from '#lib/clock.ts';
+import { HeddleError } from '#lib/errors.ts';
 import { parseCidr } from '#lib/ip-address.ts';
 import type { Log } from '#lib/log.ts';
 import { Watch, type WatchTransport } from '../control/watch.ts';
 import { defaultPolicy } from '../policy/defaults.ts';
 import type { ServerPolicy } from '../policy/server-policy.ts';
 import { decodeServerPolicy } from '../policy/translate.ts';
+
+/** Ports watched at a time. Clients choose the ports, so a scan must not open a watch for each of 65,535. */
+export const PORTS_MAX = 1_024;
 
 export interface PortsOptions {
   transport: WatchTransport;
@@ -60,9 +64,19 @@ export class Ports {
     this.#watchPermanent();
   }
 
+  /**
+   * The policy of a port, watched from now on. Throws `too-many-ports` where that many are watched already: a default
+   * in its place might permit what the port's own policy does not.
+   */
   get(port: number): PortPolicy {
     const known = this.#ports.get(port);
     if (known) return known;
+    if (this.#ports.size >= PORTS_MAX && !this.#config.inbound.ports.includes(port)) {
+      throw new HeddleError(
+        'too-many-ports',
+        `watch the policy of port "${port}": ${PORTS_MAX} ports are watched already`,
+      );
+    }
     const added = new WatchedPort(port, this.#defaultPolicy(port), () => this.#open(port));
     this.#ports.set(port, added);
     return added;
