@@ -1,7 +1,8 @@
 /* Binding: a steered connection has the application's port as its own local port, so that an application that starts
  * again would find the port taken while the worker has connections there (or only TIME_WAITs). With SO_REUSEADDR on
  * both sides the kernel lets it have the port; the worker's listeners set it themselves, this sets it for the others.
- * Two listeners on one port still exclude each other. bpf_setsockopt knows SO_REUSEADDR from Linux 6.1 on. */
+ * Two listeners on one port still exclude each other. bpf_setsockopt knows SO_REUSEADDR from Linux 6.1 on.
+ * Accepted connections inherit TCP_NODELAY: answers reach the worker at once (see send_at_once in outbound.bpf.c). */
 #include "heddle.h"
 
 static __always_inline int share_port(struct bpf_sock_addr *ctx)
@@ -17,6 +18,7 @@ static __always_inline int share_port(struct bpf_sock_addr *ctx)
 
 	int on = 1;
 
+	bpf_setsockopt(ctx, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
 	count(bpf_setsockopt(ctx, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on)) ? BIND_NOT_SHARED : BIND_SHARED);
 	return ALLOW;
 }

@@ -35,6 +35,7 @@
 #define SOL_IPV6 41
 #define SO_REUSEADDR 2
 #define SO_BINDTODEVICE 25
+#define TCP_NODELAY 1
 #define SO_ORIGINAL_DST 80
 
 /* Verdicts of cgroup hooks. */

@@ -8,6 +8,7 @@ import { Peer } from './support/peer.ts';
 // its own pod's address, one that is reached directly sees the client's.
 
 const PORT = 8080;
+let latePort = 9100;
 const SKIPPED_OUT = 9005;
 const SKIPPED_IN = 9505;
 
@@ -96,7 +97,8 @@ test.each(FORMS)('control: unmeshed, $form goes straight from pod to pod', async
   const result = await appA.dial({ host: host(), port: PORT, echo: 'warp' });
   expect(result).toMatchObject({ error: null, echo: 'warp', peer: { address: host(), port: PORT } });
   expect(result.local!.address).toBe(local());
-  expect(result.reply).toMatchObject({ peer: mapped(local().replace('::ffff:', '')) });
+  expect(result.reply).toMatchObject({ peer: mapped(local().replace('::ffff:', '')), isNoDelay: false });
+  expect(result.isNoDelay).toBe(false);
 });
 
 describe('between two meshed pods', () => {
@@ -130,6 +132,15 @@ describe('between two meshed pods', () => {
         localPort: PORT,
       });
       expect(await forwarded()).toEqual(through());
+    });
+
+    test('programs that leave Nagle on do not wait for delayed acknowledgements', async () => {
+      // A listener inherits from when it was bound: this one is bound in a meshed pod.
+      const port = ++latePort;
+      await appB.serve('late', port);
+      const result = await appA.dial({ host: host(), port });
+      expect(result).toMatchObject({ error: null, isNoDelay: true, reply: { server: 'late', isNoDelay: true } });
+      await forwarded();
     });
 
     test('from a bound address and port', async () => {

@@ -12,6 +12,7 @@ import {
   listenSocket,
   localAddress,
   setSocketOption,
+  socketOption,
 } from '#lib/tcp-socket.ts';
 import type { Command, DialOptions, DialResult, FloodResult } from './peer.ts';
 
@@ -24,7 +25,9 @@ const SO_BINDTODEVICE = 25;
 const SO_MARK = 36;
 const MSG_FASTOPEN = 0x20000000;
 const SHUT_WR = 1;
+const IPPROTO_TCP = 6;
 const IPPROTO_MPTCP = 262;
+const TCP_NODELAY = 1;
 
 const socketFn = bind('socket', { arguments: ['i32', 'i32', 'i32'], return: 'i32' });
 const connectFn = bind('connect', { arguments: ['i32', 'pointer', 'u32'], return: 'i32' });
@@ -41,7 +44,9 @@ const held: net.Socket[] = [];
 async function serve(command: Extract<Command, { op: 'serve' }>): Promise<Endpoint> {
   const server = net.createServer({ allowHalfOpen: true }, (socket) => {
     socket.on('error', () => socket.destroy());
-    const seen = { server: command.name, peer: socket.remoteAddress, localAddress: socket.localAddress };
+    const { fd } = (socket as unknown as { _handle: { fd: number } })._handle;
+    const isNoDelay = socketOption(fd, IPPROTO_TCP, TCP_NODELAY) !== 0;
+    const seen = { server: command.name, isNoDelay, peer: socket.remoteAddress, localAddress: socket.localAddress };
     socket.write(`${JSON.stringify({ ...seen, peerPort: socket.remotePort, localPort: socket.localPort })}\n`);
     socket.pipe(socket);
   });
@@ -118,7 +123,7 @@ function send(fd: number, text: string): void {
 
 /** One connection from start to end; errors become their names. */
 function dial(options: DialOptions): DialResult {
-  const result: DialResult = { error: null, peer: null, local: null, reply: null, echo: null };
+  const result: DialResult = { error: null, peer: null, local: null, isNoDelay: null, reply: null, echo: null };
   let fd = -1;
   try {
     fd = openSocket(options, false);
@@ -136,6 +141,7 @@ function dial(options: DialOptions): DialResult {
     } else connectTo(fd, options.host, options.port);
     result.peer = peerOf(fd);
     result.local = localAddress(fd);
+    result.isNoDelay = socketOption(fd, IPPROTO_TCP, TCP_NODELAY) !== 0;
     const line = receiveLine(fd);
     result.reply = line === '' ? null : JSON.parse(line.slice(0, line.indexOf('\n')));
     if (options.echo !== undefined) {

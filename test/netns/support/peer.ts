@@ -26,6 +26,8 @@ export interface DialOptions {
 /** What a server of `serve` says about a connection. */
 export interface ServerView {
   server: string;
+  /** TCP_NODELAY of the accepted socket, which this program never sets. */
+  isNoDelay: boolean;
   peer: string;
   peerPort: number;
   localAddress: string;
@@ -39,6 +41,8 @@ export interface DialResult {
   /** getpeername() and getsockname() of the client. */
   peer: Endpoint | null;
   local: Endpoint | null;
+  /** TCP_NODELAY of the connected socket, which this program never sets. */
+  isNoDelay: boolean | null;
   reply: ServerView | null;
   echo: string | null;
 }
