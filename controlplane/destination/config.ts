@@ -62,7 +62,7 @@ function createCommand(): Command {
     .option('--probe-networks <list>', 'networks that HTTP probes come from', '0.0.0.0/0,::/0')
     .option('--default-inbound-policy <policy>', 'of pods that name none', MESH_DEFAULTS.inboundPolicy)
     .option('--default-opaque-ports <list>', 'of pods and Services that name none', DEFAULT_OPAQUE_PORTS)
-    .option('--enable-h2-upgrade', 'clients send HTTP/1.1 requests to meshed endpoints over HTTP/2')
+    .option('--disable-h2-upgrade', 'HTTP/1.1 requests go to meshed endpoints over HTTP/1.1 too, not over HTTP/2')
     .option('--disable-ipv6', 'leave out IPv6 endpoints')
     .option(
       '--transport-header <mode>',
@@ -125,7 +125,7 @@ export function parseConfig(argv: readonly string[]): DestinationConfig {
         ),
         opaquePorts: read('defaultOpaquePorts', portList),
       },
-      isH2UpgradeEnabled: 'enableH2Upgrade' in options,
+      isH2UpgradeEnabled: !('disableH2Upgrade' in options),
       isIpv6Enabled: !('disableIpv6' in options),
       transportHeader: read('transportHeader', (text) => oneOf(text, TRANSPORT_HEADER_MODES)),
     },
