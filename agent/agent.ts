@@ -8,6 +8,7 @@ import { openSource } from '#kube/open.ts';
 import type { Clock } from '#lib/clock.ts';
 import type { ListenAddress } from '#lib/grpc/server.ts';
 import type { Log } from '#lib/log.ts';
+import { releaseStartMemory } from '#lib/start-memory.ts';
 import { AdminServer } from './admin.ts';
 import { chooseRedirector, uninstallRedirection } from './choose-redirector.ts';
 import { markReady } from './cni/run-dir.ts';
@@ -135,6 +136,7 @@ export class Agent {
     this.#notReady = null;
     markReady(config.runDir);
     this.#sweepRuntimes(runtime);
+    releaseStartMemory(clock, () => (this.#cni?.inFlight ?? 0) > 0);
     log.info('agent is ready', { node: config.nodeName, admin: address, redirect: this.#redirector.kind });
   }
 

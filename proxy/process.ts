@@ -6,9 +6,9 @@ import { CONTROL_FD, LISTENER_FIRST_FD, LISTENER_NAMES, type ListenerName, Worke
 import { systemClock } from '#lib/clock.ts';
 import { describeError } from '#lib/errors.ts';
 import { createLog, type LogSink } from '#lib/log.ts';
+import { releaseStartMemory } from '#lib/start-memory.ts';
 import { parseConfig } from './config.ts';
 import { originalDestination } from './original-destination.ts';
-import { releaseStartMemory } from './start-memory.ts';
 import { Worker, type WorkerOptions } from './worker.ts';
 
 const STDERR_FD = 2;
@@ -64,7 +64,7 @@ export function main(
     process.on('SIGTERM', () => worker.terminate());
     process.on('SIGINT', () => worker.terminate());
     worker.start();
-    releaseStartMemory(systemClock, () => worker.state.connections);
+    releaseStartMemory(systemClock, () => worker.state.connections > 0);
   } catch (error) {
     fail(error);
   }

@@ -23,7 +23,7 @@ import { promisify } from 'node:util';
 import { HeddleError } from '#lib/errors.ts';
 import { isErrno } from '#lib/libc.ts';
 import type { Log } from '#lib/log.ts';
-import { runtimeFiles } from './runtime-files.ts';
+import { readRuntimeFiles } from './runtime-files-thread.ts';
 
 export interface WorkerRuntime {
   /** Names code, Node and flags: equal versions are equal workers. */
@@ -38,7 +38,7 @@ export interface WorkerRuntime {
 
 /**
  * Flags change V8's cache and its memory, so they are part of the version. With `gc` a worker gives back what only its
- * start needed (proxy/start-memory.ts).
+ * start needed (lib/start-memory.ts).
  */
 const NODE_FLAGS = ['--disable-warning=ExperimentalWarning', '--expose-gc'];
 const MAIN = 'proxy/main.js';
@@ -59,7 +59,7 @@ export interface RuntimeOptions {
 /** Makes the runtime of this code or finds it made. Throws `runtime-failed` with the remedy. */
 export async function stageRuntime(options: RuntimeOptions): Promise<WorkerRuntime> {
   const { stateDir, sourceRoot, nodePath = process.execPath, log } = options;
-  const files = runtimeFiles(sourceRoot);
+  const files = await readRuntimeFiles(sourceRoot);
   const version = versionOf(files, nodePath);
   const directory = path.join(stateDir, 'runtime', version);
   const runtime: WorkerRuntime = {

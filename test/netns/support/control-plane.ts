@@ -44,6 +44,8 @@ export class MeshProcess {
   constructor(main: string, args: readonly string[]) {
     this.child = spawn(NODE, ['--disable-warning=ExperimentalWarning', path.join(root, main), ...args], {
       stdio: ['ignore', 'pipe', 'pipe'],
+      // As the images have it: without it every process brings a compiler.
+      env: { ...process.env, NODE_COMPILE_CACHE: path.join(root, 'build/compile-cache') },
     });
     for (const stream of [this.child.stdout!, this.child.stderr!]) {
       stream.on('data', (chunk) => {
