@@ -4,12 +4,12 @@
 
 import { readFileSync } from 'node:fs';
 import path from 'node:path';
-import { Command } from 'commander';
+import { Command, Option } from 'commander';
 import { describeError, HeddleError } from '#lib/errors.ts';
 import { createLog } from '#lib/log.ts';
 import { enterNode, type InsideOptions } from './machine/inside.ts';
 import { runOutside } from './machine/outside.ts';
-import { inspectMachine } from './machine/preflight.ts';
+import { inspectMachine, type Machine } from './machine/preflight.ts';
 import { Session } from './session.ts';
 import { measureOnce, showLive } from './show.ts';
 
@@ -21,6 +21,7 @@ interface Flags {
   once?: boolean;
   verbose?: boolean;
   manifests: string;
+  redirect?: 'ebpf' | 'nftables';
   checkConfig?: boolean;
   inside?: string;
 }
@@ -31,6 +32,7 @@ function parseFlags(): Flags {
     .option('--once', 'run for about 20 seconds and print one JSON document')
     .option('--verbose', 'log what every process says, on standard error')
     .option('--manifests <dir>', 'pods to run', path.join(root, 'demo/manifests'))
+    .addOption(new Option('--redirect <kind>', 'how pods are redirected').choices(['ebpf', 'nftables']))
     .option('--check-config', 'check the options and exit')
     .option('--inside <file>', 'the inner half, started by the outer one')
     .parse()
@@ -72,9 +74,9 @@ async function runInside(file: string): Promise<number> {
 }
 
 async function runOutsideHalf(flags: Flags): Promise<number> {
-  let machine: ReturnType<typeof inspectMachine>;
+  let machine: Machine;
   try {
-    machine = inspectMachine(root);
+    machine = inspectMachine(root, flags.redirect);
   } catch (error) {
     if (!(error instanceof HeddleError && error.code === 'unfit-machine')) throw error;
     progress(describeError(error));

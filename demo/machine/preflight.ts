@@ -26,8 +26,8 @@ export interface Machine {
   redirect: 'ebpf' | 'nftables';
 }
 
-/** Throws `unfit-machine` that names everything that is missing. */
-export function inspectMachine(root: string): Machine {
+/** Throws `unfit-machine` that names everything that is missing. `wanted` narrows how pods may be redirected. */
+export function inspectMachine(root: string, wanted?: Machine['redirect']): Machine {
   if (process.getuid?.() !== 0) throw unfit(['run as root: namespaces, cgroups and eBPF need it']);
   const missing = [
     ...TOOLS.filter((tool) => !isInPath(tool)).map((tool) => `command "${tool}": expected in PATH`),
@@ -43,15 +43,16 @@ export function inspectMachine(root: string): Machine {
   const hierarchies = writableHierarchies();
   const mountsCgroup2 = !hierarchies.some(({ isUnified }) => isUnified);
   const cgroup2 = mountsCgroup2 ? probe('mount -t cgroup2 none /mnt') : null;
+  const object = quote(path.join(root, 'build/bpf/heddle.bpf.o'));
   const ebpf =
-    cgroup2 ??
-    probe(
-      `mount -t bpf bpf /mnt && bpftool prog loadall ${quote(path.join(root, 'build/bpf/heddle.bpf.o'))} /mnt/probe`,
-    );
+    wanted === 'nftables'
+      ? 'not asked for'
+      : (cgroup2 ?? probe(`mount -t bpf bpf /mnt && bpftool prog loadall ${object} /mnt/probe`));
   if (ebpf === null) return { hierarchies, mountsCgroup2, redirect: 'ebpf' };
-  const nftables = existsSync(path.join(root, 'agent/redirect/nftables.ts'))
-    ? probe('nft add table inet probe && nft add chain inet probe c "{ type nat hook output priority -100; }"')
-    : 'this version redirects by eBPF only';
+  const nftables =
+    wanted === 'ebpf'
+      ? 'not asked for'
+      : probe('nft add table inet probe && nft add chain inet probe c "{ type nat hook output priority -100; }"');
   if (nftables === null) return { hierarchies, mountsCgroup2: mountsCgroup2 && cgroup2 === null, redirect: 'nftables' };
   throw unfit([`redirection by eBPF: ${ebpf}`, `redirection by nftables: ${nftables}`]);
 }
