@@ -9,6 +9,8 @@ import type { Log } from '#lib/log.ts';
 import { runCommand } from './runner/command.ts';
 import { MeshProcess } from './runner/process.ts';
 
+export type MeshProcessName = 'identity' | 'destination' | 'agent';
+
 export interface MeshOptions {
   root: string;
   runDir: string;
@@ -17,6 +19,8 @@ export interface MeshOptions {
   redirect: 'ebpf' | 'nftables';
   log: Log;
   onLoss: (error: HeddleError) => void;
+  /** Further arguments of each. */
+  arguments?: Partial<Record<MeshProcessName, readonly string[]>>;
 }
 
 export const AGENT_URL = `http://127.0.0.1:${Port.agentAdmin}`;
@@ -28,8 +32,7 @@ const DESTINATION_ADMIN = '127.0.0.1:9996';
 export class Mesh {
   readonly #options: MeshOptions;
   readonly #keys: string;
-  readonly #processes: MeshProcess[] = [];
-  #agent: MeshProcess | null = null;
+  readonly #processes = new Map<MeshProcessName, MeshProcess>();
 
   constructor(options: MeshOptions) {
     this.#options = options;
@@ -44,18 +47,41 @@ export class Mesh {
   /** Brings everything up, each once what it needs is ready. Throws `not-ready` or `command-failed`. */
   async start(signal: AbortSignal): Promise<void> {
     await this.#makeIdentity();
-    await this.#startIdentity().waitReady(signal);
+    await this.startProcess('identity', signal);
     // The agent comes up without a control plane too, and retries.
-    await Promise.all([this.#startDestination(), this.#startAgent()].map((started) => started.waitReady(signal)));
+    await Promise.all([this.startProcess('destination', signal), this.startProcess('agent', signal)]);
+  }
+
+  /** Starts one of them, the first time or again. Resolves when it is ready. */
+  async startProcess(name: MeshProcessName, signal: AbortSignal): Promise<void> {
+    const start = {
+      identity: () => this.#identity(),
+      destination: () => this.#destination(),
+      agent: () => this.#agent(),
+    };
+    const started = start[name]();
+    this.#processes.delete(name);
+    this.#processes.set(name, started);
+    await started.waitReady(signal);
+  }
+
+  /** Ends one of them with SIGKILL; resolves when it is gone. */
+  async killProcess(name: MeshProcessName): Promise<void> {
+    await this.#processes.get(name)?.stop('SIGKILL');
   }
 
   get agentPid(): number {
-    return this.#agent?.pid ?? 0;
+    return this.#processes.get('agent')?.pid ?? 0;
+  }
+
+  /** Keys, certificates and tokens: `anchor`, `issuer`, `tokens`, `anchors.pem`. */
+  get keysDirectory(): string {
+    return this.#keys;
   }
 
   /** Agent first: it says goodbye to its workers' streams, and needs nobody for it. */
   async stop(): Promise<void> {
-    for (const running of this.#processes.toReversed()) await running.stop();
+    for (const running of [...this.#processes.values()].toReversed()) await running.stop();
   }
 
   async #makeIdentity(): Promise<void> {
@@ -82,7 +108,7 @@ export class Mesh {
     writeFileSync(path.join(this.#keys, `${serviceAccount}.token`), token, { mode: 0o600 });
   }
 
-  #startIdentity(): MeshProcess {
+  #identity(): MeshProcess {
     const at = (...parts: string[]): string => path.join(this.#keys, ...parts);
     return this.#spawn('identity', 'controlplane/identity/main.ts', `http://${IDENTITY_ADMIN}/ready`, [
       ...['--identity-addr', `127.0.0.1:${Port.identity}`, '--admin-addr', IDENTITY_ADMIN],
@@ -91,7 +117,7 @@ export class Mesh {
     ]);
   }
 
-  #startDestination(): MeshProcess {
+  #destination(): MeshProcess {
     return this.#spawn('destination', 'controlplane/destination/main.ts', `http://${DESTINATION_ADMIN}/ready`, [
       ...['--destination-addr', `127.0.0.1:${Port.destination}`, '--policy-addr', `127.0.0.1:${Port.policy}`],
       ...['--admin-addr', DESTINATION_ADMIN, '--source', `dir:${this.#options.manifests}`],
@@ -100,12 +126,12 @@ export class Mesh {
     ]);
   }
 
-  #startAgent(): MeshProcess {
+  #agent(): MeshProcess {
     const { runDir, manifests, nodeName, redirect } = this.#options;
     const stateDir = path.join(runDir, 'agent-state');
     // Workers read their program from here with users of their own.
-    for (const directory of [stateDir, this.agentRunDir]) mkdirSync(directory, { mode: 0o755 });
-    this.#agent = this.#spawn('agent', 'agent/main.ts', `${AGENT_URL}/ready`, [
+    for (const directory of [stateDir, this.agentRunDir]) mkdirSync(directory, { recursive: true, mode: 0o755 });
+    return this.#spawn('agent', 'agent/main.ts', `${AGENT_URL}/ready`, [
       ...['--node-name', nodeName, '--run-dir', this.agentRunDir, '--state-dir', stateDir],
       ...['--bpffs-dir', path.join(this.agentRunDir, 'bpf'), '--redirect', redirect],
       ...['--source', `dir:${manifests}`, '--trust-anchors', path.join(this.#keys, 'anchors.pem')],
@@ -113,21 +139,19 @@ export class Mesh {
       ...['--identity-addr', `127.0.0.1:${Port.identity}`, '--destination-addr', `127.0.0.1:${Port.destination}`],
       ...['--policy-addr', `127.0.0.1:${Port.policy}`, '--admin-addr', `127.0.0.1:${Port.agentAdmin}`],
     ]);
-    return this.#agent;
   }
 
-  #spawn(name: string, main: string, readyUrl: string, args: string[]): MeshProcess {
+  #spawn(name: MeshProcessName, main: string, readyUrl: string, args: string[]): MeshProcess {
     const { root, log, onLoss } = this.#options;
-    const started = new MeshProcess({
+    const program = [process.execPath, '--disable-warning=ExperimentalWarning', path.join(root, main)] as const;
+    return new MeshProcess({
       name,
-      argv: [process.execPath, '--disable-warning=ExperimentalWarning', path.join(root, main), ...args],
+      argv: [...program, ...args, ...(this.#options.arguments?.[name] ?? [])],
       readyUrl,
       readyTimeoutMs: READY_TIMEOUT_MS,
       onLine: (line) => log.debug('output', { process: name, line }),
       onLoss,
     });
-    this.#processes.push(started);
-    return started;
   }
 
   async #heddle(...args: string[]): Promise<string> {

@@ -60,11 +60,12 @@ export class MeshProcess {
     );
   }
 
-  async stop(): Promise<void> {
+  /** Resolves when the process is gone: by itself, or killed after a while. */
+  async stop(signal: 'SIGTERM' | 'SIGKILL' = 'SIGTERM'): Promise<void> {
     this.#isStopping = true;
     if (this.#exit !== null) return;
     const gone = once(this.#child, 'close');
-    this.#child.kill('SIGTERM');
+    this.#child.kill(signal);
     const cut = setTimeout(() => this.#child.kill('SIGKILL'), STOP_GRACE_MS);
     await gone;
     clearTimeout(cut);
