@@ -30,6 +30,14 @@ describe('family merge', () => {
     }
   });
 
+  test('the order is that of the sources, whoever answers first', () => {
+    const merge = new FamilyMerge();
+    const [a, b] = [merge.source(), merge.source()];
+    b.push(Buffer.from('# TYPE x counter\nx{pod="b"} 1\n'));
+    a.push(Buffer.from('# TYPE x counter\nx{pod="a"} 1\n'));
+    expect(merged(merge)).toBe('# TYPE x counter\nx{pod="a"} 1\nx{pod="b"} 1\n');
+  });
+
   test('texts that interleave keep their families', () => {
     const merge = new FamilyMerge();
     const [a, b] = [merge.source(), merge.source()];

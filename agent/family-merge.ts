@@ -13,13 +13,15 @@ const LINE_HASH = Buffer.from('\n#');
 interface Family {
   /** Its HELP and TYPE lines, from the first worker that has it. */
   header: Buffer[];
-  samples: Buffer[];
+  /** By the number of the source, so that the text does not depend on who answered first. */
+  samples: Map<number, Buffer[]>;
 }
 
 export class FamilyMerge {
   readonly #families = new Map<string, Family>();
   readonly #bytesMax: number;
   #bytes = 0;
+  #sources = 0;
 
   constructor(bytesMax = SCRAPE_TEXT_BYTES_MAX) {
     this.#bytesMax = bytesMax;
@@ -29,9 +31,10 @@ export class FamilyMerge {
     return this.#bytes;
   }
 
-  /** A writer for one worker's text. */
+  /** A writer for one worker's text; in each family the first one's samples come first. */
   source(): FamilySource {
     return new FamilySource(
+      this.#sources++,
       (name) => this.#family(name),
       (bytes) => this.#take(bytes),
     );
@@ -41,15 +44,16 @@ export class FamilyMerge {
   *text(): Generator<Buffer> {
     for (const name of [...this.#families.keys()].sort()) {
       const { header, samples } = this.#families.get(name)!;
-      if (samples.length === 0) continue;
-      yield Buffer.concat([...header, ...samples]);
+      if (samples.size === 0) continue;
+      const bySource = [...samples].sort(([a], [b]) => a - b).flatMap(([, pieces]) => pieces);
+      yield Buffer.concat([...header, ...bySource]);
     }
   }
 
   #family(name: string): { family: Family; isNew: boolean } {
     const known = this.#families.get(name);
     if (known) return { family: known, isNew: false };
-    const family = { header: [], samples: [] };
+    const family = { header: [], samples: new Map() };
     this.#families.set(name, family);
     return { family, isNew: true };
   }
@@ -63,6 +67,7 @@ export class FamilyMerge {
 
 /** Takes one worker's text piece by piece. */
 export class FamilySource {
+  readonly #number: number;
   readonly #family: (name: string) => { family: Family; isNew: boolean };
   readonly #take: (bytes: number) => boolean;
   #rest: Buffer = Buffer.alloc(0);
@@ -72,7 +77,12 @@ export class FamilySource {
   #bytes = 0;
   #isFull = false;
 
-  constructor(family: (name: string) => { family: Family; isNew: boolean }, take: (bytes: number) => boolean) {
+  constructor(
+    number: number,
+    family: (name: string) => { family: Family; isNew: boolean },
+    take: (bytes: number) => boolean,
+  ) {
+    this.#number = number;
     this.#family = family;
     this.#take = take;
   }
@@ -109,9 +119,15 @@ export class FamilySource {
       const next = text.indexOf(LINE_HASH, at);
       const end = next === -1 ? text.length : next + 1;
       // Samples before the first announcement belong to nothing: our workers send none.
-      this.#current?.samples.push(text.subarray(at, end));
+      this.#add(text.subarray(at, end));
       at = end;
     }
+  }
+
+  #add(samples: Buffer): void {
+    const pieces = this.#current?.samples.get(this.#number);
+    if (pieces) pieces.push(samples);
+    else this.#current?.samples.set(this.#number, [samples]);
   }
 
   /** `# HELP name …` or `# TYPE name …`; other comments are dropped. */
