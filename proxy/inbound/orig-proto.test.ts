@@ -82,6 +82,26 @@ describe('HTTP/1 over HTTP/2 between proxies', () => {
     expect(app.seen[0]?.headers.has('l5d-orig-proto')).toBe(false);
   });
 
+  test('a header forged by an application does not leave its pod', () => {
+    const app = answering();
+    upgradeToHttp2(app.service).call(request('HTTP/2', [['l5d-orig-proto', 'HTTP/1.1']]), EXCHANGE, collect().response);
+    expect(app.seen[0]?.headers.has('l5d-orig-proto')).toBe(false);
+  });
+
+  test.each([null, 'websocket'])(
+    'a tunnel is never carried as HTTP/1: its bytes would be a request (%s)',
+    (upgrade) => {
+      const app = answering();
+      downgradeFromHttp2(app.service, true).call(
+        { ...request('HTTP/2', [['l5d-orig-proto', 'HTTP/1.1']]), method: 'CONNECT', upgrade, bodyBytes: 'unknown' },
+        EXCHANGE,
+        collect().response,
+      );
+      expect(app.seen[0]?.version).toBe('HTTP/2');
+      expect(app.seen[0]?.headers.has('l5d-orig-proto')).toBe(false);
+    },
+  );
+
   test('a stream error becomes an upstream error, a refused stream stays one that may be sent again', () => {
     const failing = (error: HeddleError): HttpService => ({
       call: (_head, _exchange, response) => {

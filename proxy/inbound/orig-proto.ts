@@ -1,5 +1,6 @@
 // Undoes what the client's proxy did to carry HTTP/1 over HTTP/2: the application gets the version its client spoke, and
-// the client's proxy is told the version of the answer.
+// the client's proxy is told the version of the answer. Tunnels are never carried so: their bytes would follow an HTTP/1
+// head that nobody has answered yet, where the application reads them as its next request.
 
 import type { Exchange, HttpService, RequestHead, RequestStream, ResponseHead, ResponseStream } from '../http.ts';
 import { formatOrigProto, ORIG_PROTO, parseOrigProto } from '../wire/orig-proto.ts';
@@ -14,7 +15,8 @@ export function downgradeFromHttp2(inner: HttpService, isMeshed: boolean): HttpS
       const told = request.headers.get(ORIG_PROTO);
       if (told === undefined) return inner.call(request, exchange, response);
       request.headers.remove(ORIG_PROTO);
-      const original = isMeshed && request.version === 'HTTP/2' ? parseOrigProto(told) : null;
+      const isCarried = isMeshed && request.version === 'HTTP/2' && request.method !== 'CONNECT';
+      const original = isCarried ? parseOrigProto(told) : null;
       if (original === null) return inner.call(request, exchange, response);
       return inner.call({ ...request, version: original.version }, exchange, new Told(response));
     },

@@ -5,12 +5,18 @@ import { HeddleError } from '#lib/errors.ts';
 import type { Exchange, HttpService, RequestHead, RequestStream, ResponseHead, ResponseStream } from '../http.ts';
 import { formatOrigProto, ORIG_PROTO, parseOrigProto } from '../wire/orig-proto.ts';
 
-/** Wraps an HTTP/2 connection or pool so that HTTP/1 requests can be sent to it. HTTP/2 requests pass untouched. */
+/**
+ * Wraps an HTTP/2 connection or pool so that HTTP/1 requests can be sent to it. HTTP/2 requests pass as they are, but
+ * for what an application may not say in this proxy's name.
+ */
 export function upgradeToHttp2(inner: HttpService): HttpService {
   return {
     call(request: RequestHead, exchange: Exchange, response: ResponseStream): RequestStream {
-      if (request.version === 'HTTP/2') return inner.call(request, exchange, response);
-      const headers = request.headers;
+      const { headers } = request;
+      if (request.version === 'HTTP/2') {
+        headers.remove(ORIG_PROTO);
+        return inner.call(request, exchange, response);
+      }
       headers.set(ORIG_PROTO, formatOrigProto({ version: request.version, isAbsoluteForm: false }));
       headers.remove('transfer-encoding');
       return inner.call({ ...request, version: 'HTTP/2', headers }, exchange, new Restored(request, response));

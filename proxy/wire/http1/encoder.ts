@@ -38,8 +38,8 @@ const LINE_PART = /^[\x21-\x7e\x80-\xff]+$/;
  */
 export function requestFault(head: RequestHead): string | null {
   if (head.version !== 'HTTP/2') return null;
-  if (head.method === 'CONNECT' && head.upgrade !== null && head.upgrade !== 'connect') {
-    return 'an extended CONNECT has no form in HTTP/1';
+  if (head.method === 'CONNECT' && head.upgrade !== 'connect') {
+    return 'a tunnel of HTTP/2 has no form in HTTP/1: its bytes may come before the answer';
   }
   if (!LINE_PART.test(head.method)) return 'the method has characters that are not allowed in HTTP/1';
   if (head.method !== 'CONNECT' && !LINE_PART.test(head.path)) return 'the path has characters not allowed in HTTP/1';

@@ -43,6 +43,10 @@ const SETTINGS = frame(FrameType.SETTINGS, 0, 0);
 const GET = hex('82 86 84 41 01 61');
 const POST = hex('83 86 84 41 01 61');
 
+/** A field as a literal without indexing (RFC 7541 section 6.2.2). */
+const literal = (name: string, value: string) =>
+  Buffer.concat([Buffer.from([0, name.length]), Buffer.from(name), Buffer.from([value.length]), Buffer.from(value)]);
+
 interface Seen {
   requests: RequestHead[];
   data: string;
@@ -303,6 +307,22 @@ describe('a server judges frames (RFC 9113)', () => {
     ['8.1', 'an honest request', [whole], 'nothing'],
   ])('%s: %s', (_section, _name, parts, expected) => {
     expect(verdict(server().feed(...parts))).toBe(expected);
+  });
+
+  test.each([
+    ['two content-lengths', POST, literal('content-length', '4'), literal('content-length', '0')],
+    ['two hosts', GET, literal('host', 'a'), literal('host', 'b')],
+    ['a method with a blank', literal(':method', 'GET /admin HTTP/1.1'), hex('86 84 41 01 61')],
+    ['a path with a blank', literal(':path', '/a HTTP/1.1'), hex('82 86 41 01 61')],
+    ['a path with a control character', literal(':path', '/a\x0b'), hex('82 86 41 01 61')],
+    ['an authority with a path', literal(':authority', 'a/b'), hex('82 86 84')],
+    ['an authority with a user', literal(':authority', 'user@a'), hex('82 86 84')],
+  ] as [string, ...Uint8Array[]][])('8.3.1: what HTTP/1 would read differently is malformed: %s', (_name, ...block) => {
+    const { seen, feed } = server();
+    const out = feed(frame(FrameType.HEADERS, 4, 1, Buffer.concat(block)));
+    expect(seen.requests).toEqual([]);
+    const [reset] = out.filter(({ type }) => type === FrameType.RST_STREAM);
+    expect(reset?.payload.readUInt32BE()).toBe(ErrorCode.PROTOCOL_ERROR);
   });
 
   test('3.4: a wrong preface ends the connection', () => {

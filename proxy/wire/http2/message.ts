@@ -5,6 +5,13 @@ import type { Headers, RequestHead, ResponseHead } from '../../http.ts';
 import { HeaderList } from '../headers.ts';
 import type { HeaderSink } from '../hpack/decoder.ts';
 import { HpackEncoder } from '../hpack/encoder.ts';
+import { AUTHORITY, REQUEST_TARGET, TOKEN_LOWER } from '../http1/characters.ts';
+
+/**
+ * Fields whose repetition two readers could settle differently (RFC 9110 section 8.6, RFC 9112 section 3.2): what the
+ * next server reads must be what was judged here.
+ */
+const SINGLE_FIELDS = new Set(['content-length', 'host']);
 
 /** Fields that belong to an HTTP/1 connection and must not appear in HTTP/2, section 8.2.2. */
 const CONNECTION_FIELDS = new Set(['connection', 'keep-alive', 'proxy-connection', 'transfer-encoding', 'upgrade']);
@@ -74,6 +81,7 @@ export class FieldCollector implements HeaderSink {
     else if (CONNECTION_FIELDS.has(name)) this.fault = `${name} does not belong in HTTP/2`;
     else if (name === 'te' && value.toLowerCase() !== 'trailers') this.fault = 'te is not "trailers"';
     else if (name === 'cookie') this.#addCookie(value);
+    else if (SINGLE_FIELDS.has(name) && this.headers.has(name)) this.fault = `${name} comes twice`;
     else this.headers.add(name, value);
   }
 
@@ -105,7 +113,10 @@ export class FieldCollector implements HeaderSink {
     };
   }
 
-  /** Section 8.3.1, section 8.5 for CONNECT, RFC 8441 section 4 for extended CONNECT. */
+  /**
+   * Section 8.3.1, section 8.5 for CONNECT, RFC 8441 section 4 for extended CONNECT. Characters are judged as in HTTP/1:
+   * the request may leave as such, where a blank ends a part of the request line.
+   */
   #requestFault(
     method: string | undefined,
     scheme: string | undefined,
@@ -114,6 +125,8 @@ export class FieldCollector implements HeaderSink {
     authority: string,
   ): string | null {
     if (method === undefined || method === '') return ':method is missing';
+    if (!hasOnly(method, TOKEN_LOWER)) return ':method is no token';
+    if (!hasOnly(authority, AUTHORITY)) return 'the authority has a character that is not allowed';
     const host = this.headers.get('host');
     if (host !== undefined && host.toLowerCase() !== authority.toLowerCase()) return 'host differs from :authority';
     if (method === 'CONNECT' && protocol === null) {
@@ -123,6 +136,7 @@ export class FieldCollector implements HeaderSink {
     if (protocol !== null && method !== 'CONNECT') return ':protocol without CONNECT';
     if (scheme === undefined || scheme === '') return ':scheme is missing';
     if (path === undefined || path === '') return ':path is missing or empty';
+    if (!hasOnly(path, REQUEST_TARGET)) return ':path has a character that is not allowed';
     if (!path.startsWith('/') && !(path === '*' && method === 'OPTIONS')) return ':path does not begin with "/"';
     return null;
   }
@@ -164,6 +178,14 @@ function isFieldValue(value: string): boolean {
   for (let at = 0; at <= last; at++) {
     const octet = value.charCodeAt(at);
     if (octet === 0 || octet === 0x0a || octet === 0x0d) return false;
+  }
+  return true;
+}
+
+/** Every character has its place in the table. */
+function hasOnly(text: string, allowed: Uint8Array): boolean {
+  for (let at = 0; at < text.length; at++) {
+    if (!allowed[text.charCodeAt(at)]) return false;
   }
   return true;
 }
