@@ -15,6 +15,7 @@ import { meshedNamespaces } from './meshed-namespaces.ts';
 import { netnsInode } from './netns-path.ts';
 import type { PodCache, PodReference } from './pods.ts';
 import { type DriftKind, POD_SLOTS_MAX } from './redirect/redirector.ts';
+import { Rollout } from './rollout.ts';
 import type { Sandbox, SandboxStore } from './sandboxes.ts';
 import type { MeshSettings } from './worker-config.ts';
 
@@ -39,7 +40,6 @@ export interface ReconcileEvents {
 export type NewSandbox = Omit<Sandbox, 'v' | 'slot'>;
 
 const TICK_MS = 5_000;
-const ROLLOUT_MS = 250;
 /** How long a pod that leaves the mesh alive may finish its connections. */
 const LEAVE_GRACE_MS = 10_000;
 const REMOVE_GRACE_MS = 300;
@@ -65,7 +65,7 @@ export class Reconciler {
   readonly #entries = new Map<string, Entry>();
   readonly #lock = new KeyedLock();
   #tick: Timer | null = null;
-  #rollout: Timer | null = null;
+  readonly #rollout: Rollout;
   #namespaceWrite: Timer | null = null;
   #isStopped = false;
   /** Files of the plugin that were named in the log already. */
@@ -73,6 +73,11 @@ export class Reconciler {
 
   constructor(options: ReconcilerOptions) {
     this.#options = options;
+    this.#rollout = new Rollout({
+      workers: () => this.enrolments().flatMap(({ worker }) => worker ?? []),
+      version: options.services.workers.runtime.version,
+      clock: options.clock,
+    });
     options.pods.listener = {
       podChanged: (reference) => this.#podChanged(reference),
       namespaceChanged: (name) => this.#namespaceChanged(name),
@@ -145,7 +150,7 @@ export class Reconciler {
   stop(): void {
     this.#isStopped = true;
     this.#tick?.cancel();
-    this.#rollout?.cancel();
+    this.#rollout.stop();
     this.#namespaceWrite?.cancel();
     for (const entry of this.#entries.values()) {
       entry.retry?.cancel();
@@ -207,7 +212,7 @@ export class Reconciler {
       const shared = other.ips.find((ip) => sandbox.ips.includes(ip));
       if (other.containerId === sandbox.containerId || shared === undefined) continue;
       if (netnsInode(other.netnsPath) !== other.netnsInode) {
-        void this.remove(other.containerId, 0);
+        this.#background('remove a sandbox whose namespace is gone', this.remove(other.containerId, 0));
         continue;
       }
       throw new HeddleError(
@@ -227,6 +232,7 @@ export class Reconciler {
     this.#tellProblems(enrolment, desired.problems);
     if (desired.kind === 'unmeshed') {
       enrolment.reason = desired.reason;
+      entry.isFound = false;
       if (enrolment.sandbox.slot === null) return;
       await enrolment.leave(LEAVE_GRACE_MS);
       this.#setSlot(enrolment, null);
@@ -276,6 +282,11 @@ export class Reconciler {
     });
   }
 
+  /** For what nobody waits for: a failure of one pod is told, and is no failure of the agent. */
+  #background(what: string, work: Promise<unknown>): void {
+    work.catch((error: unknown) => this.#options.log.error(`cannot ${what}`, { error }));
+  }
+
   #podChanged({ namespace, name }: PodReference): void {
     for (const entry of this.#entries.values()) {
       const { pod } = entry.enrolment.sandbox;
@@ -305,8 +316,9 @@ export class Reconciler {
     for (const kind of ['missed', 'open'] as const) {
       for (const record of this.#records(kind)) work.push(this.#enrolLate(record));
     }
-    await Promise.all(work);
-    this.#rollOut();
+    for (const each of work) this.#background('look after a pod', each);
+    await Promise.allSettled(work);
+    if (!this.#isStopped) this.#rollout.look();
     if (!this.#isStopped) this.#tick = this.#options.clock.after(TICK_MS, () => void this.#everyTick());
   }
 
@@ -375,17 +387,5 @@ export class Reconciler {
     } catch (error) {
       log.error('cannot enrol a pod that started without an agent', { pod: podName(sandbox), error });
     }
-  }
-
-  /** Replaces workers of another version, one pod at a time. */
-  #rollOut(): void {
-    this.#rollout?.cancel();
-    this.#rollout = null;
-    const { version } = this.#options.services.workers.runtime;
-    const workers = this.enrolments().flatMap(({ worker }) => worker ?? []);
-    const outdated = workers.filter(({ current }) => current !== null && current.version !== version);
-    if (outdated.length === 0 || this.#isStopped) return;
-    if (!workers.some((worker) => worker.isUpgrading)) outdated.find((worker) => worker.canUpgrade)?.upgrade();
-    this.#rollout = this.#options.clock.after(ROLLOUT_MS, () => this.#rollOut());
   }
 }

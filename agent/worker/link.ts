@@ -20,6 +20,9 @@ export const LINK_QUEUE_BYTES_MAX = 16 * 1024 * 1024;
 /** Scrapes and pings in flight on one link. */
 export const LINK_REQUESTS_MAX = 16;
 
+/** Names, versions and reasons that a worker tells. */
+const TEXT_CHARACTERS_MAX = 500;
+
 export interface LinkListener {
   /** First of all calls. */
   onHello(hello: LinkHello): void;
@@ -162,10 +165,10 @@ export class WorkerLink {
     if (this.#isClosed || this.#socket.destroyed) return;
     switch (type) {
       case LinkFrame.hello:
-        this.#listener.onHello(parseLinkJson(payload) as unknown as LinkHello);
+        this.#listener.onHello(readHello(parseLinkJson(payload)));
         break;
       case LinkFrame.state:
-        this.#listener.onState(parseLinkJson(payload) as unknown as LinkState);
+        this.#listener.onState(readState(parseLinkJson(payload)));
         break;
       case LinkFrame.certify:
         this.#listener.onCertify(stream, payload);
@@ -198,4 +201,34 @@ export class WorkerLink {
     for (const request of [...this.#requests.values()]) request.onEnd(error);
     this.#listener.onClose(this.#error);
   }
+}
+
+/** What a worker says of itself is not trusted: a wrong type in one pod's frame must not reach what serves the node. */
+export function readHello(json: Record<string, unknown>): LinkHello {
+  return {
+    linkVersion: number(json.linkVersion),
+    workerVersion: text(json.workerVersion),
+    pid: number(json.pid),
+    podUid: text(json.podUid),
+    startedMs: number(json.startedMs),
+  };
+}
+
+/** As {@link readHello}; a state that is not known counts as `starting`. */
+export function readState(json: Record<string, unknown>): LinkState {
+  const state = json.state === 'ready' || json.state === 'draining' ? json.state : 'starting';
+  return {
+    state,
+    reason: text(json.reason),
+    connections: number(json.connections),
+    certificateExpires: number(json.certificateExpires),
+  };
+}
+
+function number(value: unknown): number {
+  return typeof value === 'number' && Number.isFinite(value) ? value : 0;
+}
+
+function text(value: unknown): string {
+  return typeof value === 'string' ? value.slice(0, TEXT_CHARACTERS_MAX) : '';
 }

@@ -10,6 +10,7 @@ import { close } from '#lib/libc.ts';
 import { isListening } from '#lib/tcp-socket.ts';
 import { receiveDescriptors, sendDescriptors } from '#lib/unix-descriptors.ts';
 import { connectUnix } from '#lib/unix-socket.ts';
+import { readHello } from './link.ts';
 
 export interface Reclaimed {
   hello: LinkHello;
@@ -70,7 +71,7 @@ class Talk {
   take(bytes: Buffer, descriptors: readonly number[]): void {
     this.#descriptors.push(...descriptors);
     this.#decoder.push(bytes, (type, _stream, payload) => {
-      if (type === LinkFrame.hello) this.#hello = parseLinkJson(payload) as unknown as LinkHello;
+      if (type === LinkFrame.hello) this.#hello = readHello(parseLinkJson(payload));
       if (type === LinkFrame.listeners) this.#names = JSON.parse(payload.toString('utf8')) as string[];
     });
   }
