@@ -125,6 +125,7 @@ export class TlsSession implements TlsDuplex, DuplexListener {
   end(): void {
     if (this.#hasEnded || this.#isClosed) return;
     this.#hasEnded = true;
+    // It fails where the peer has begun a handshake message and not ended it.
     ssl.openssl().SSL_shutdown(this.#session);
     this.flush();
     this.#inner.end();
@@ -212,8 +213,10 @@ export class TlsSession implements TlsDuplex, DuplexListener {
   #receive(): void {
     let fault: HeddleError | null = null;
     let filled = 0;
-    const { SSL_read, BIO_ctrl_pending, SSL_get_error } = ssl.openssl();
+    const { SSL_read, BIO_ctrl_pending, SSL_get_error, ERR_clear_error } = ssl.openssl();
     const { incoming, clear } = this.#bios;
+    // OpenSSL has one queue of errors for all sessions: what another one left would be taken for a fault of this one.
+    ERR_clear_error();
     for (;;) {
       const at = filled === 0 ? clear.address : clear.address + BigInt(filled);
       const count = SSL_read(this.#session, at, RECORD_BYTES_MAX);

@@ -2,13 +2,16 @@ import net, { type AddressInfo } from 'node:net';
 import tls from 'node:tls';
 
 import { afterAll, describe, expect, test } from 'vitest';
+import { memoryPair } from '#lib/memory-duplex.ts';
 import { connectTcp } from './connect.ts';
+import { openssl } from './openssl.ts';
 import type { SocketDuplex } from './socket.ts';
 import { TestAuthority } from './testing/certificates.ts';
 import { duplexCompliance } from './testing/duplex-compliance.ts';
 import { pattern, Recorder, turns, until } from './testing/recorder.ts';
 import { listenLoopback, tcpPair } from './testing/tcp-pair.ts';
 import { createTlsContext, type TlsConnectOptions, type TlsContext, type TlsDuplex } from './tls.ts';
+import { OpenSslContext } from './tls-context.ts';
 import { hasIdentity, identitiesOf } from './tls-identity.ts';
 
 const SERVER = 'web.shop.serviceaccount.identity.heddle.cluster.local';
@@ -363,6 +366,29 @@ describe('with node:tls as the peer', () => {
     expect(recorder.closedWith).toMatchObject({ code: 'tls-truncated' });
     listener.close();
   });
+});
+
+test('an error that one session left with OpenSSL breaks no other', async () => {
+  const [left, right] = memoryPair({ readBytesMax: 1000 });
+  const [client, server] = await Promise.all([
+    clientContext.connect(left, CONNECT),
+    serverContext.accept(right, { timeoutMs: 2000 }),
+  ]);
+  const recorder = new Recorder(server);
+  server.resume();
+  const { SSL_new, SSL_free, SSL_set_connect_state, SSL_shutdown } = openssl();
+  const context = new OpenSslContext({ anchorsPem: anchorPem, certificate: null });
+  const unfinished = SSL_new(context.pointer);
+  SSL_set_connect_state(unfinished);
+  expect(SSL_shutdown(unfinished)).toBe(-1);
+  // Records that come in parts: OpenSSL is asked what became of each read.
+  client.write(pattern(10_000));
+  await until(() => recorder.bytes === 10_000 || recorder.closedWith !== undefined);
+  expect(recorder.closedWith).toBeUndefined();
+  SSL_free(unfinished);
+  context.free();
+  client.reset();
+  server.reset();
 });
 
 describe('on the wire', () => {
