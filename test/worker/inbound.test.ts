@@ -262,6 +262,32 @@ describe('connections to the proxy port', () => {
     );
   });
 
+  test('carry HTTP by IPv6, judged by IPv6 networks', async () => {
+    const rig = await ready();
+    const application = await httpApplication(undefined, '::1');
+    const config = (defaultPolicy: DefaultInboundPolicy, clusterNetworks: string[]) => ({
+      ...rig.config,
+      pod: { ...rig.config.pod, ips: ['::1'] },
+      inbound: { ...rig.config.inbound, proxyPort: rig.sockets.ports.inbound6, defaultPolicy, clusterNetworks },
+    });
+    const call = async (): Promise<string> => {
+      const at = { host: '::1', port: rig.sockets.ports.inbound6 };
+      const socket = await secured(dial(rig, { at, from: '::1', certificate: peerCertificate(rig.issuer, API) }));
+      socket.write(
+        Buffer.concat([preface(application.port, 'http1'), Buffer.from('GET / HTTP/1.1\r\nhost: a\r\n\r\n')]),
+      );
+      const [chunk] = (await once(socket, 'data')) as [Buffer];
+      return chunk.toString().slice(0, 12);
+    };
+    const changes = () => rig.worker.lines.filter(({ message }) => message === 'configuration changed').length;
+    rig.agent.configure(config('cluster-authenticated', ['10.0.0.0/8', '::1/128']));
+    await until('the configuration applies', () => changes() === 1);
+    expect(await call()).toBe('HTTP/1.1 200');
+    rig.agent.configure(config('cluster-authenticated', ['0.0.0.0/0', 'fd00::/8']));
+    await until('the configuration applies', () => changes() === 2);
+    expect(await call()).toBe('HTTP/1.1 403');
+  });
+
   test('carry bytes to the port of the header, also behind it in the same record', async () => {
     const rig = await ready();
     const application = await tcpApplication(echo);

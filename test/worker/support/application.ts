@@ -15,6 +15,7 @@ export interface SeenRequest {
 /** An HTTP application of the pod. It answers 200 with a body that names the request, or as `answer` says. */
 export async function httpApplication(
   answer?: (request: http.IncomingMessage, response: http.ServerResponse) => void,
+  address = POD_ADDRESS,
 ): Promise<{ port: number; seen: SeenRequest[]; server: http.Server }> {
   const seen: SeenRequest[] = [];
   const server = http.createServer((request, response) => {
@@ -28,7 +29,7 @@ export async function httpApplication(
       else response.end(`${request.method} ${request.url} ${body}`);
     });
   });
-  return { port: await listen(server), seen, server };
+  return { port: await listen(server, address), seen, server };
 }
 
 /** A TCP application of the pod. */
@@ -49,8 +50,8 @@ export function echo(socket: net.Socket): void {
   socket.pipe(socket);
 }
 
-async function listen(server: net.Server): Promise<number> {
-  server.listen(0, POD_ADDRESS);
+async function listen(server: net.Server, address = POD_ADDRESS): Promise<number> {
+  server.listen(0, address);
   await new Promise((resolve) => server.once('listening', resolve));
   onCleanUp(() => {
     server.close();
