@@ -4,7 +4,7 @@ NODE := node_modules/.bin/node --disable-warning=ExperimentalWarning
 TS := $(wildcard *.ts */*.ts */*/*.ts */*/*/*.ts */*/*/*/*.ts)
 export PATH := $(CURDIR)/node_modules/.bin:$(PATH)
 
-.PHONY: help setup build check test demo bench proto clean
+.PHONY: help setup build check test conformance demo bench proto clean
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
@@ -24,6 +24,27 @@ build/cni-reference/bin/cnitool: test/cni-reference/go.mod test/cni-reference/go
 	@cd test/cni-reference && GOBIN=$(CURDIR)/$(@D) CGO_ENABLED=0 go install -trimpath -buildvcs=false -ldflags '-s -w' tool
 	@touch $@
 
+CONFORMANCE_PROGRAMS := $(addprefix build/conformance/,h2spec grpc-interop-client grpc-interop-server)
+CONFORMANCE := $(CONFORMANCE_PROGRAMS) build/conformance/python.stamp
+
+$(CONFORMANCE_PROGRAMS) &: test/conformance/tools/go.mod test/conformance/tools/go.sum
+	@echo "build: conformance programs" >&2
+	@mkdir -p build/conformance
+	@cd test/conformance/tools && export CGO_ENABLED=0 && \
+	 build() { go build -trimpath -buildvcs=false -ldflags '-s -w' -o "$(CURDIR)/build/conformance/$$1" "$$2"; } && \
+	 build h2spec github.com/summerwind/h2spec/cmd/h2spec && \
+	 build grpc-interop-client google.golang.org/grpc/interop/client && \
+	 build grpc-interop-server google.golang.org/grpc/interop/server
+	@touch $(CONFORMANCE_PROGRAMS)
+
+# Debian's own Python: another one on the path may have no pip.
+build/conformance/python.stamp: test/conformance/tls/requirements.txt
+	@echo "build: Python packages of the conformance tests" >&2
+	@mkdir -p $(@D) && rm -rf $(@D)/python
+	@/usr/bin/python3 -m pip install --quiet --disable-pip-version-check --root-user-action=ignore --no-deps \
+	 --require-hashes --target $(@D)/python -r $<
+	@touch $@
+
 build/bpf/%.bpf.o: bpf/%.bpf.c $(wildcard bpf/*.h bpf/*.bpf.c)
 	@echo "build: $@" >&2
 	@mkdir -p $(@D)
@@ -32,8 +53,11 @@ build/bpf/%.bpf.o: bpf/%.bpf.c $(wildcard bpf/*.h bpf/*.bpf.c)
 check: build ## format, lint, types, layers, go vet, eBPF compile, every main.ts under real Node
 	@$(NODE) test/run.ts check
 
-test: build build/cni-reference/bin/cnitool ## everything: check, unit tests, and the tests that need the kernel
+test: build build/cni-reference/bin/cnitool $(CONFORMANCE) ## everything: check, unit tests, and the tests that need the kernel
 	@$(NODE) test/run.ts all
+
+conformance: build $(CONFORMANCE) ## HTTP/2, gRPC, HTTP/1, TLS and WebSocket by other people's programs (JSON=1 prints the counts alone)
+	@$(NODE) test/conformance/run.ts $(if $(JSON),--json)
 
 demo: build build/cni-reference/bin/cnitool ## the main job: real pods, meshed, with a live table (ONCE=1 prints one JSON document)
 	@$(NODE) demo/main.ts $(if $(ONCE),--once)
