@@ -1,7 +1,7 @@
 import { mkdirSync, mkdtempSync, renameSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
-import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
 import { createLog } from '#lib/log.ts';
 import { mkPod, mkService } from '../test/support/resources.ts';
 import { DirectorySource } from './directory.ts';
@@ -9,6 +9,9 @@ import { formatProblem } from './manifest.ts';
 import { KINDS, type Kind, type KubeObject, type Pod } from './resources.ts';
 import type { ResourceSink } from './source.ts';
 import { PodStatusWriter } from './status.ts';
+
+// Changes that no event tells of are found by the rescan, which takes seconds.
+vi.setConfig({ testTimeout: 20_000 });
 
 let root: string;
 let abort: AbortController;
@@ -69,7 +72,7 @@ async function open(kinds: readonly Kind[] = KINDS): Promise<{ source: Directory
   return { source, mirror };
 }
 
-const poll = <T>(read: () => T) => expect.poll(read, { timeout: 8_000, interval: 10 });
+const poll = <T>(read: () => T) => expect.poll(read, { timeout: 15_000, interval: 10 });
 
 describe('at the start', () => {
   test('every kind is reset once, also those without objects', async () => {
@@ -90,7 +93,7 @@ describe('at the start', () => {
     write('a.yaml', mkPod('a'));
     await poll(() => mirror.names('Pod')).toEqual(['a']);
     expect(source.problems()).toEqual([]);
-  }, 12_000);
+  });
 });
 
 describe('changes', () => {
@@ -125,7 +128,7 @@ describe('changes', () => {
     const { mirror } = await open(['Pod']);
     for (let round = 1; round < 10; round++) write('a.yaml', mkPod(`a${round}`));
     await poll(() => mirror.names('Pod')).toEqual(['a9']);
-  }, 12_000);
+  });
 
   test('nothing is said twice', async () => {
     write('a.yaml', mkPod('a'));

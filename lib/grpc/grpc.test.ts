@@ -2,7 +2,7 @@ import { once } from 'node:events';
 import http2 from 'node:http2';
 import net from 'node:net';
 import tls from 'node:tls';
-import { afterEach, beforeAll, describe, expect, test } from 'vitest';
+import { afterEach, beforeAll, describe, expect, test, vi } from 'vitest';
 import { DestinationDefinition, type GetDestination, type Update } from '#api/gen/destination.ts';
 import { CertifyResponse, IdentityDefinition } from '#api/gen/identity.ts';
 import { makeAuthority, makeLeaf, type TestCertificate } from '../../test/support/certificates.ts';
@@ -16,6 +16,10 @@ import { GrpcError, Status, statusName } from './status.ts';
 import type { MessageStream } from './stream.ts';
 import { identitiesOf } from './tls.ts';
 import { watch } from './watch.ts';
+
+// Handshakes take their time on a machine that runs other tests beside these.
+vi.setConfig({ testTimeout: 30_000 });
+const poll = <T>(read: () => T) => expect.poll(read, { timeout: 10_000, interval: 10 });
 
 const SERVER = 'heddle-destination.heddle.serviceaccount.identity.heddle.cluster.local';
 const { get } = DestinationDefinition.methods;
@@ -289,9 +293,9 @@ describe('streams', () => {
 
     const { events, listen } = listener();
     const open = client.open(DestinationDefinition, get, { ...destination, path: 'stay' }, listen);
-    await expect.poll(() => observed.filter((line) => line.startsWith('started')).length).toBe(3);
+    await poll(() => observed.filter((line) => line.startsWith('started')).length).toBe(3);
     open.close();
-    await expect.poll(() => left).toContain('stay');
+    await poll(() => left).toContain('stay');
     expect(events).toEqual([]);
     expect(observed.at(-1)).toBe('handled Cancelled');
   });
@@ -321,7 +325,7 @@ describe('streams', () => {
       te: 'trailers',
     });
     call.end(Buffer.from([0, 0, 0, 0, 0]));
-    await expect.poll(() => observed.at(-1)).toBe('handled OK');
+    await poll(() => observed.at(-1)).toBe('handled OK');
     expect(queuedMax).toBe(5);
     call.resume();
     const [trailers] = (await once(call, 'trailers')) as [Record<string, string>];
@@ -349,7 +353,7 @@ describe('streams', () => {
     };
     expect(await outcome()).toBe('ResourceExhausted too many streams: try another server');
     open.close();
-    await expect.poll(outcome).toEqual(remove(1));
+    await poll(outcome).toEqual(remove(1));
   });
 
   test('pass bytes on unread', async () => {

@@ -405,7 +405,7 @@ describe('the process', () => {
       .poll(metrics)
       .toContain('endpoints_subscribers{namespace="shop",service="web",port="80",hostname=""} 1');
     stream.close();
-    await expect.poll(metrics).not.toContain('endpoints_subscribers{');
+    await expect.poll(metrics, { timeout: 8_000 }).not.toContain('endpoints_subscribers{');
     expect(await metrics()).toContain(
       'grpc_server_handled_total{grpc_service="io.linkerd.proxy.destination.Destination",grpc_method="Get",grpc_type="server_stream",grpc_code="Cancelled"} 1',
     );
