@@ -148,6 +148,8 @@ export class Mesh {
       name,
       argv: [...program, ...args, ...(this.#options.arguments?.[name] ?? [])],
       readyUrl,
+      // As in the image: without the cache each process carries the compiler's memory.
+      environment: { NODE_COMPILE_CACHE: path.join(root, 'build/node-cache') },
       readyTimeoutMs: READY_TIMEOUT_MS,
       onLine: (line) => log.debug('output', { process: name, line }),
       onLoss,

@@ -16,6 +16,8 @@ export interface MeshProcessOptions {
   argv: readonly [string, ...string[]];
   /** Answers 200 once the process serves. */
   readyUrl: string;
+  /** Added to this process's own environment. */
+  environment?: Readonly<Record<string, string>>;
   readyTimeoutMs: number;
   onLine?: (line: string) => void;
   /** The process ended although nobody asked it to. */
@@ -33,7 +35,8 @@ export class MeshProcess {
     this.#options = options;
     this.#output = new OutputTail(options.onLine);
     const [file, ...args] = options.argv;
-    this.#child = spawn(file, args, { stdio: ['ignore', 'pipe', 'pipe'] });
+    const env = { ...process.env, ...options.environment };
+    this.#child = spawn(file, args, { stdio: ['ignore', 'pipe', 'pipe'], env });
     this.#output.follow(this.#child.stdout!);
     this.#output.follow(this.#child.stderr!);
     this.#child.once('error', (error) => this.#ended(error.message));
