@@ -65,7 +65,10 @@ async function superviseInside(child: ChildProcess): Promise<number> {
     child.kill('SIGKILL');
   };
   const stop = (): void => {
-    if (++stops > 1) return kill();
+    if (++stops > 1) {
+      kill();
+      return;
+    }
     child.stdin?.end();
     timer = setTimeout(kill, STOP_GRACE_MS);
   };
@@ -85,7 +88,8 @@ async function removeAll(cgroups: DemoCgroups): Promise<void> {
   throw new HeddleError('cgroup-left', `remove the cgroups of "${demoName(process.pid)}": expected them to be empty`);
 }
 
-function reapRunDirs(): void {
+/** Removes what killed ones left in the temporary directory. */
+export function reapRunDirs(): void {
   for (const entry of readdirSync(tmpdir())) {
     if (isStale(entry)) rmSync(path.join(tmpdir(), entry), { recursive: true, force: true });
   }

@@ -89,7 +89,13 @@ export class AgentNode {
 
   async start(): Promise<Agent> {
     const { log } = createLog({ level: 'debug', sink: { write: (line) => this.logged.push(JSON.parse(line)) } });
-    const options = { config: this.config, sourceRoot: this.sourceRoot, clock: systemClock, log };
+    const options = {
+      config: this.config,
+      sourceRoot: this.sourceRoot,
+      environment: () => undefined,
+      clock: systemClock,
+      log,
+    };
     this.agent = await Agent.start(options);
     return this.agent;
   }
