@@ -37,6 +37,8 @@ export interface AgentOptions {
   config: AgentConfig;
   /** Directory of Heddle's package.json. */
   sourceRoot: string;
+  /** Variables that tell a process in a pod where the API server is. */
+  environment: (name: string) => string | undefined;
   clock: Clock;
   log: Log;
 }
@@ -114,10 +116,10 @@ export class Agent {
   }
 
   async #start(runtime: WorkerRuntime): Promise<void> {
-    const { config, clock, log } = this.#options;
+    const { config, clock, log, environment } = this.#options;
     const address = await this.#admin.listen(config.adminListen);
     await this.#admin.listenUnix(path.join(config.runDir, ADMIN_SOCKET));
-    const source = openSource(config.source, log);
+    const source = openSource(config.source, { log, clock, environment, nodeName: config.nodeName });
     await source.start(POD_CACHE_KINDS, this.#pods, this.#stop.signal);
     await this.#reconciler.start();
     this.#anchors.onChange = () => this.#reconciler.reconcileAll();

@@ -22,7 +22,7 @@ describe('agent configuration', () => {
     const wrong = [
       ['--node-name', 'Node_1'],
       ['--run-dir', 'run'],
-      ['--source', 'kubernetes'],
+      ['--source', 'etcd'],
       ['--cluster-networks', '10.0.0.0/8,10.0.0.0/99'],
       ['--redirect', 'iptables'],
       ['--worker-memory-mib', '1'],

@@ -67,7 +67,11 @@ function createCommand(sourceRoot: string): Command {
     .option('--node-name <name>', 'the name of this node', os.hostname().toLowerCase())
     .option('--run-dir <dir>', 'sockets and state that a reboot clears', '/run/heddle')
     .option('--state-dir <dir>', "the workers' runtime", '/var/lib/heddle')
-    .option('--source <source>', 'where pods come from: dir:<directory of manifests>', 'dir:/etc/heddle/manifests')
+    .option(
+      '--source <source>',
+      'where pods come from: kubernetes, or dir:<directory of manifests>',
+      'dir:/etc/heddle/manifests',
+    )
     .option('--destination-addr <address>', 'destination service', destinationAddress(Port.destination))
     .option('--policy-addr <address>', 'policy service', destinationAddress(Port.policy))
     .option('--identity-addr <address>', 'identity service', `heddle-identity:${Port.identity}`)
@@ -182,8 +186,8 @@ function absolute(text: string): string {
 }
 
 function sourceOf(text: string): string {
-  if (/^dir:.+$/.test(text)) return text;
-  throw fault('source', text, 'dir:<directory of manifests>');
+  if (text === 'kubernetes' || /^dir:.+$/.test(text)) return text;
+  throw fault('source', text, 'kubernetes or dir:<directory of manifests>');
 }
 
 function hostAndPort(text: string): string {

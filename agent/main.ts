@@ -18,7 +18,13 @@ async function run(config: AgentConfig): Promise<void> {
   const stopped = new Promise<string>((resolve) => {
     for (const signal of ['SIGTERM', 'SIGINT'] as const) process.once(signal, () => resolve(signal));
   });
-  const agent = await Agent.start({ config, sourceRoot, clock: systemClock, log });
+  const agent = await Agent.start({
+    config,
+    sourceRoot,
+    environment: (name) => process.env[name],
+    clock: systemClock,
+    log,
+  });
   log.info('stopping', { signal: await stopped });
   await agent.stop();
 }

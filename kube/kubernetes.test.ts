@@ -213,6 +213,19 @@ describe('list and watch', () => {
     expect(mirror.sorted).toEqual([]);
   });
 
+  test('an object that cannot be read is told, keeps its last sound version, and disturbs nobody', async () => {
+    const { server, mirror, source, signal } = await start((fake) => fake.put('a'));
+    await source.start(['ServiceAccount'], mirror, signal);
+    await expect.poll(() => server.watches).toBe(1);
+    server.put('a', { metadata: { name: 'a', namespace: 'shop', resourceVersion: '900', labels: 'none' } });
+    server.put('b');
+    await expect.poll(() => mirror.sorted).toEqual(['a', 'b']);
+    expect(source.problems()).toMatchObject([{ object: 'ServiceAccount shop/a', severity: 'error' }]);
+    server.remove('a');
+    await expect.poll(() => mirror.sorted).toEqual(['b']);
+    expect(source.problems()).toEqual([]);
+  });
+
   test('pods are asked for by node, everything else without a selector', async () => {
     const { server, mirror, source, signal } = await start();
     await source.start(['Pod', 'ServiceAccount'], mirror, signal);

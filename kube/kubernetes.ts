@@ -8,7 +8,7 @@ import { describeError } from '#lib/errors.ts';
 import type { Log } from '#lib/log.ts';
 import { type ApiServer, ApiServerError } from './api-server.ts';
 import type { Kind, KubeObject } from './resources.ts';
-import type { ResourceSink, ResourceSource } from './source.ts';
+import type { ResourceSink, ResourceSource, SourceProblem } from './source.ts';
 import { validate } from './validate.ts';
 
 /** Collection of each kind. */
@@ -60,9 +60,15 @@ interface WatchEvent {
 
 export class KubernetesSource implements ResourceSource {
   readonly #options: KubernetesSourceOptions;
+  /** By object. */
+  readonly #problems = new Map<string, SourceProblem[]>();
 
   constructor(options: KubernetesSourceOptions) {
     this.#options = options;
+  }
+
+  problems(): readonly SourceProblem[] {
+    return [...this.#problems.values()].flat();
   }
 
   async start(kinds: readonly Kind[], sink: ResourceSink, signal: AbortSignal): Promise<void> {
@@ -70,7 +76,7 @@ export class KubernetesSource implements ResourceSource {
       kinds.map(
         (kind) =>
           new Promise<void>((resolve) => {
-            const reflector = new Reflector(kind, this.#options, sink, resolve);
+            const reflector = new Reflector(kind, this.#options, sink, this.#problems, resolve);
             void reflector.run(signal);
           }),
       ),
@@ -83,16 +89,24 @@ class Reflector {
   readonly #kind: Kind;
   readonly #options: KubernetesSourceOptions;
   readonly #sink: ResourceSink;
+  readonly #problems: Map<string, SourceProblem[]>;
   readonly #onFirstList: () => void;
   readonly #backoff: Backoff;
   readonly #log: Log;
   /** Null: the next step is a list. */
   #resourceVersion: string | null = null;
 
-  constructor(kind: Kind, options: KubernetesSourceOptions, sink: ResourceSink, onFirstList: () => void) {
+  constructor(
+    kind: Kind,
+    options: KubernetesSourceOptions,
+    sink: ResourceSink,
+    problems: Map<string, SourceProblem[]>,
+    onFirstList: () => void,
+  ) {
     this.#kind = kind;
     this.#options = options;
     this.#sink = sink;
+    this.#problems = problems;
     this.#onFirstList = onFirstList;
     this.#backoff = new Backoff(BACKOFF, options.random);
     this.#log = options.log.child({ kind });
@@ -143,6 +157,7 @@ class Reflector {
   }
 
   async #list(signal: AbortSignal): Promise<void> {
+    this.#forgetProblems();
     const objects: KubeObject[] = [];
     let next = '';
     let answer: ListAnswer;
@@ -190,21 +205,41 @@ class Reflector {
     this.#backoff.reset();
     if (type === 'BOOKMARK') return;
     const sound = this.#sound(object);
-    if (sound === null) return;
-    const { namespace = '', name } = sound.metadata;
-    if (type === 'DELETED') this.#sink.delete(this.#kind, { namespace, name });
-    else this.#sink.apply(this.#kind, sound);
+    // What can no longer be read keeps its last sound version in use, as with a directory of manifests.
+    if (sound === null && type !== 'DELETED') return;
+    const { namespace = '', name = '' } = (object.metadata ?? {}) as { namespace?: string; name?: string };
+    if (type === 'DELETED') {
+      this.#forgetProblems(this.#nameOf(object));
+      this.#sink.delete(this.#kind, { namespace, name });
+    } else if (sound !== null) {
+      this.#sink.apply(this.#kind, sound);
+    }
   }
 
   /** Null for an object that Heddle cannot read: said once for each version of it, and everything else goes on. */
   #sound(value: unknown): KubeObject | null {
     const validation = validate(value);
     if (validation.result === 'foreign') return null;
-    for (const { field, message } of validation.problems) {
-      const { namespace, name } = (value as { metadata?: { namespace?: string; name?: string } }).metadata ?? {};
-      this.#log.warn('object with a problem', { object: `${namespace ?? ''}/${name ?? ''}`, field, problem: message });
-    }
+    const object = this.#nameOf(value);
+    const severity = validation.result === 'valid' ? 'warning' : 'error';
+    const problems = validation.problems.map(({ field, message }) => ({ object, field, message, severity }) as const);
+    if (problems.length > 0) this.#problems.set(object, problems);
+    else this.#problems.delete(object);
+    for (const { field, message } of problems)
+      this.#log.warn('object with a problem', { object, field, problem: message });
     return validation.result === 'valid' ? validation.object : null;
+  }
+
+  #nameOf(value: unknown): string {
+    const { namespace, name } = (value as { metadata?: { namespace?: string; name?: string } }).metadata ?? {};
+    return `${this.#kind} ${namespace === undefined ? '' : `${namespace}/`}${name ?? ''}`;
+  }
+
+  /** A list says everything anew, a deletion ends what was wrong with the object. */
+  #forgetProblems(object?: string): void {
+    for (const key of this.#problems.keys()) {
+      if (object === undefined ? key.startsWith(`${this.#kind} `) : key === object) this.#problems.delete(key);
+    }
   }
 
   #path(query: Record<string, string | number>): string {

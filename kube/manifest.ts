@@ -2,22 +2,17 @@
 
 import { LineCounter, parseAllDocuments } from 'yaml';
 import type { Kind, KubeObject } from './resources.ts';
+import type { SourceProblem } from './source.ts';
 import { type FieldProblem, validate } from './validate.ts';
 
 /** Documents of one file, and objects of one List. */
 const DOCUMENTS_MAX = 10_000;
 
 /** A fault in a file, for people: where, which object, which field, what was expected. */
-export interface Problem {
+export interface Problem extends SourceProblem {
   file: string;
   /** Counted from 1; null when it is the file as a whole. */
   document: number | null;
-  /** `Kind namespace/name`, as far as it can be read. */
-  object: string | null;
-  field: string | null;
-  message: string;
-  /** `error`: something does not work as written. `warning`: something is not used. */
-  severity: 'error' | 'warning';
 }
 
 export interface ManifestObject {

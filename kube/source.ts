@@ -18,7 +18,19 @@ export interface ResourceSink {
   delete(kind: Kind, key: ObjectKey): void;
 }
 
+/** A fault of an object as the source found it. */
+export interface SourceProblem {
+  /** `Kind namespace/name`, as far as it can be read. */
+  object: string | null;
+  field: string | null;
+  message: string;
+  /** `error`: something does not work as written. `warning`: something is not used. */
+  severity: 'error' | 'warning';
+}
+
 export interface ResourceSource {
+  /** What is wrong now. */
+  problems(): readonly SourceProblem[];
   /**
    * Feeds `sink` with the given kinds until `signal` aborts. Resolves when every kind was `reset` once; a kind that
    * the source does not know is reset to the empty set. Later trouble is retried with back-off and logged, never

@@ -51,7 +51,11 @@ const TRANSPORT_HEADER_MODES: readonly TransportHeaderMode[] = ['always', 'opaqu
 function createCommand(): Command {
   return new Command('heddle-destination')
     .description('Tells proxies where services are, how to talk to them, and who may talk to workloads.')
-    .option('--source <source>', 'where resources come from: dir:<directory of manifests>', 'dir:/etc/heddle/manifests')
+    .option(
+      '--source <source>',
+      'where resources come from: kubernetes, or dir:<directory of manifests>',
+      'dir:/etc/heddle/manifests',
+    )
     .option('--destination-addr <address>', 'where the destination service listens', `0.0.0.0:${Port.destination}`)
     .option('--policy-addr <address>', 'where the policy service listens', `0.0.0.0:${Port.policy}`)
     .option('--admin-addr <address>', 'where /live, /ready and /metrics are served', '0.0.0.0:9996')

@@ -12,7 +12,12 @@ async function run(config: DestinationConfig, log: Log): Promise<void> {
   const stopped = new Promise<void>((resolve) => {
     for (const signal of ['SIGTERM', 'SIGINT'] as const) process.once(signal, () => resolve());
   });
-  const service = new DestinationProcess({ config, source: openSource(config.source, log), clock: systemClock, log });
+  const service = new DestinationProcess({
+    config,
+    source: openSource(config.source, { log, clock: systemClock, environment: (name) => process.env[name] }),
+    clock: systemClock,
+    log,
+  });
   try {
     const started = service.start().then((addresses) => log.info('serving', { ...addresses }));
     await Promise.race([started, stopped]);

@@ -4,7 +4,7 @@
 import { DestinationDefinition } from '#api/gen/destination.ts';
 import { InboundServerPoliciesDefinition } from '#api/gen/inbound.ts';
 import { OutboundPoliciesDefinition } from '#api/gen/outbound.ts';
-import type { DirectorySource } from '#kube/directory.ts';
+import type { ResourceSource } from '#kube/source.ts';
 import type { Clock } from '#lib/clock.ts';
 import { GrpcServer, type ListenAddress } from '#lib/grpc/server.ts';
 import type { KeyMaterial } from '#lib/grpc/tls.ts';
@@ -27,7 +27,7 @@ const SHUTDOWN_GRACE_MS = 2_000;
 
 export interface DestinationProcessOptions {
   config: DestinationConfig;
-  source: DirectorySource;
+  source: ResourceSource;
   clock: Clock;
   log: Log;
 }

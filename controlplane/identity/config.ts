@@ -50,7 +50,11 @@ function createCommand(): Command {
     .option('--audience <name>', 'audience that tokens must have', IDENTITY_AUDIENCE)
     .option('--token-issuer <url>', 'issuer that tokens must have', DEFAULT_TOKEN_ISSUER)
     .option('--token-keys <file>', 'PEM public keys of the token issuer', '/run/heddle/identity/token-keys.pem')
-    .option('--source <source>', 'where pods come from: dir:<directory of manifests>', 'dir:/etc/heddle/manifests')
+    .option(
+      '--source <source>',
+      'where pods come from: kubernetes, or dir:<directory of manifests>',
+      'dir:/etc/heddle/manifests',
+    )
     .option('--log-level <level>', `one of ${Object.keys(LogLevel).join(', ')}`, 'info')
     .option('--check-config', 'check the options and exit');
 }

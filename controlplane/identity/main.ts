@@ -17,7 +17,7 @@ async function run(config: IdentityConfig, log: Log): Promise<void> {
   for (const signal of ['SIGTERM', 'SIGINT'] as const) process.once(signal, () => stop.abort());
 
   const pods = new PodIndex();
-  const source = openSource(config.source, log);
+  const source = openSource(config.source, { log, clock, environment: (name) => process.env[name] });
   const keys = new TokenKeys({ path: config.tokenKeys, intervalMs: config.reloadIntervalMs, clock, log });
   const reviewer = new KeyTokenReviewer({
     keys: () => keys.get(),
