@@ -1,4 +1,14 @@
-import { mkdirSync, mkdtempSync, renameSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import {
+  closeSync,
+  mkdirSync,
+  mkdtempSync,
+  openSync,
+  renameSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+  writeSync,
+} from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
@@ -128,6 +138,21 @@ describe('changes', () => {
     const { mirror } = await open(['Pod']);
     for (let round = 1; round < 10; round++) write('a.yaml', mkPod(`a${round}`));
     await poll(() => mirror.names('Pod')).toEqual(['a9']);
+  });
+
+  test('a file that is being written is left as it was until it is whole', async () => {
+    write('a.yaml', mkPod('a'), mkPod('b', { ips: ['10.1.0.2'] }));
+    const { mirror } = await open(['Pod']);
+    mirror.calls.length = 0;
+    const file = openSync(path.join(root, 'a.yaml'), 'w');
+    // A prefix that would be sound by itself; every event of the writer comes before the file is whole.
+    for (const part of ['', JSON.stringify(mkPod('a')), '\n---\n', JSON.stringify(mkPod('c', { ips: ['10.1.0.3'] }))]) {
+      writeSync(file, part);
+      await new Promise<void>((resolve) => setImmediate(resolve));
+    }
+    closeSync(file);
+    await poll(() => mirror.names('Pod').sort()).toEqual(['a', 'c']);
+    expect(mirror.calls).toEqual(['delete Pod default/b', 'apply Pod default/c']);
   });
 
   test('nothing is said twice', async () => {

@@ -102,9 +102,10 @@ export class DirectorySource implements ResourceSource {
   }
 
   async #scanOnce(): Promise<void> {
-    const { hasChanged, files, directories, problems } = await this.#files.scan(this.#clock.wallMs());
+    const { hasChanged, files, directories, againMs, problems } = await this.#files.scan(this.#clock.wallMs());
     // A directory that is new may have been filled before it was watched.
     if (this.#subscribers.size > 0 && this.#watch(directories)) this.#isDirty = true;
+    if (againMs !== null) this.#touch(againMs);
     if (!hasChanged && this.#objects.size > 0) return;
     try {
       const assembly = assemble(files, this.#networks);
@@ -181,12 +182,12 @@ export class DirectorySource implements ResourceSource {
   }
 
   /** Something happened: look once it is quiet. */
-  #touch(): void {
+  #touch(settleMs = SETTLE_MS): void {
     if (this.#subscribers.size === 0) return;
     const nowMs = this.#clock.nowMs();
     if (this.#settle) this.#settle.cancel();
     else this.#settleByMs = nowMs + SETTLE_MAX_MS;
-    const delayMs = Math.max(0, Math.min(SETTLE_MS, this.#settleByMs - nowMs));
+    const delayMs = Math.max(0, Math.min(settleMs, this.#settleByMs - nowMs));
     this.#settle = this.#clock.after(delayMs, () => {
       this.#settle = null;
       void this.#scan();

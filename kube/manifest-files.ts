@@ -17,6 +17,10 @@ const DEPTH_MAX = 16;
 const PROBLEMS_PER_FILE_MAX = 100;
 /** A file changed this shortly before it was read may change again within the resolution of its time stamp. */
 const RACY_MS = 100;
+/** A file rewritten in place is left alone until it was quiet this long: half of it may be missing. */
+const QUIET_MS = 50;
+/** Unless it never is. */
+const QUIET_WAIT_MAX_MS = 1_000;
 
 export interface ManifestFile {
   /** Relative to the directory. */
@@ -28,8 +32,17 @@ export interface ManifestFile {
   problems: Problem[];
 }
 
-interface Cached extends ManifestFile {
+/** What a file looked like when it was read. */
+interface Stamp {
+  /** Null when it must be read again whatever it looks like. */
   signature: string | null;
+  inode: bigint;
+}
+
+interface Cached extends ManifestFile {
+  stamp: Stamp;
+  /** Since when it is being rewritten; null when it is not. */
+  writtenSinceMs: number | null;
   /** True once all of it was understood: then a worse version does not replace it. */
   isSound: boolean;
 }
@@ -47,6 +60,8 @@ export interface Scan {
   files: ManifestFile[];
   /** Directories to watch. */
   directories: ScannedDirectory[];
+  /** Milliseconds after which to look again, since a file is being written; null when none is. */
+  againMs: number | null;
   problems: Problem[];
 }
 
@@ -59,6 +74,7 @@ export class ManifestFiles {
   readonly #root: string;
   #cache = new Map<string, Cached>();
   #problems: Problem[] = [];
+  #isWriting = false;
 
   constructor(root: string) {
     this.#root = path.resolve(root);
@@ -68,6 +84,7 @@ export class ManifestFiles {
   async scan(nowMs: number): Promise<Scan> {
     const found: Found = { files: [], directories: [] };
     const problems: Problem[] = [];
+    this.#isWriting = false;
     try {
       await this.#walk('', 0, found, problems);
     } catch (error) {
@@ -94,7 +111,14 @@ export class ManifestFiles {
     this.#cache = next;
     this.#problems = problems;
     const files = [...next.values()];
-    return { hasChanged, files, directories, problems: [...problems, ...files.flatMap((file) => file.problems)] };
+    const againMs = this.#isWriting ? QUIET_MS : null;
+    return {
+      hasChanged,
+      files,
+      directories,
+      againMs,
+      problems: [...problems, ...files.flatMap((file) => file.problems)],
+    };
   }
 
   async #walk(relative: string, depth: number, found: Found, problems: Problem[]): Promise<void> {
@@ -133,44 +157,61 @@ export class ManifestFiles {
       const { ino, size, mtimeNs, ctimeNs, mtimeMs } = await stat(absolute, { bigint: true });
       const isRacy = Math.abs(nowMs - Number(mtimeMs)) < RACY_MS;
       const signature = `${ino}:${size}:${mtimeNs}:${ctimeNs}`;
-      if (before?.signature === signature) return before;
+      if (before?.stamp.signature === signature) return before;
+      if (before?.stamp.inode === ino && isBeingWritten(before, Number(mtimeMs), nowMs)) {
+        this.#isWriting = true;
+        return before;
+      }
       if (size > FILE_BYTES_MAX) {
         return keep(
           file,
           before,
-          signature,
+          { signature, inode: ino },
           faultOf(file, null, `read ${size} bytes: expected at most ${FILE_BYTES_MAX}`),
         );
       }
-      return understand(file, await readFile(absolute, 'utf8'), before, isRacy ? null : signature);
+      const text = await readFile(absolute, 'utf8');
+      return understand(file, text, before, { signature: isRacy ? null : signature, inode: ino });
     } catch (error) {
       if (isGone(error)) return null;
-      return keep(file, before, null, faultOf(file, null, `read it: ${describeError(error)}`));
+      return keep(
+        file,
+        before,
+        { signature: null, inode: before?.stamp.inode ?? 0n },
+        faultOf(file, null, `read it: ${describeError(error)}`),
+      );
     }
   }
 }
 
-function understand(file: string, text: string, before: Cached | undefined, signature: string | null): Cached {
+/** Remembers since when, so that a file which is always being written is read in the end. */
+function isBeingWritten(before: Cached, mtimeMs: number, nowMs: number): boolean {
+  if (Math.abs(nowMs - mtimeMs) >= QUIET_MS) return false;
+  before.writtenSinceMs ??= nowMs;
+  return nowMs - before.writtenSinceMs < QUIET_WAIT_MAX_MS;
+}
+
+function understand(file: string, text: string, before: Cached | undefined, stamp: Stamp): Cached {
   const parsed = file.startsWith(`${STATUS_DIRECTORY}/`) ? parseReport(file, text) : parseObjects(file, text);
   const problems = parsed.problems.slice(0, PROBLEMS_PER_FILE_MAX);
   if (parsed.problems.length > problems.length) {
     problems.push(faultOf(file, null, `${parsed.problems.length - problems.length} more problems in this file`));
   }
   const isWorse = !parsed.isSound && before?.isSound;
-  const next: Cached = isWorse ? { ...before, problems, signature } : { file, ...parsed, problems, signature };
-  // A racy file is read each time: the same content must not look like a change.
-  const isSame = before && JSON.stringify({ ...before, signature }) === JSON.stringify(next);
-  if (!isSame) return next;
-  before.signature = signature;
-  return before;
+  return settle(before, isWorse ? { ...before, problems } : { file, ...parsed, problems }, stamp);
 }
 
-function keep(file: string, before: Cached | undefined, signature: string | null, problem: Problem): Cached {
-  const kept: Cached = before ?? { file, objects: [], report: null, problems: [], signature: null, isSound: false };
-  const isSame = kept === before && JSON.stringify(before.problems) === JSON.stringify([problem]);
-  if (!isSame) return { ...kept, problems: [problem], signature };
-  kept.signature = signature;
-  return kept;
+function keep(file: string, before: Cached | undefined, stamp: Stamp, problem: Problem): Cached {
+  const kept = before ?? { file, objects: [], report: null, isSound: false };
+  return settle(before, { ...kept, problems: [problem] }, stamp);
+}
+
+/** What is the same as before stays the same object: that is how a change is told. */
+function settle(before: Cached | undefined, next: ManifestFile & Pick<Cached, 'isSound'>, stamp: Stamp): Cached {
+  const content = ({ objects, report, problems, isSound }: typeof next) =>
+    JSON.stringify([objects, report, problems, isSound]);
+  if (!before || content(before) !== content(next)) return { ...next, stamp, writtenSinceMs: null };
+  return Object.assign(before, { stamp, writtenSinceMs: null });
 }
 
 type Parsed = Pick<Cached, 'objects' | 'report' | 'problems' | 'isSound'>;
