@@ -121,8 +121,7 @@ export class CniRequests implements CniHandler {
     if (reconciler.desired(sandbox).kind === 'unknown') await pods.waitForSync(waitMs(), signal);
     const { kind } = reconciler.desired(sandbox);
     if (kind === 'unknown' || kind === 'waiting') await pods.waitFor(pod, waitMs(), signal);
-    // Runtimes before containerd 1.6 do not tell the UID: the source does.
-    const uid = pod.uid || pods.find(pod)?.metadata.uid || containerId;
+    const uid = pods.complete(pod).uid || containerId;
     if (!isFileName(uid) || !isFileName(containerId)) {
       throw new HeddleError(
         'bad-container-id',

@@ -8,6 +8,7 @@ import { HeddleError } from '#lib/errors.ts';
 import { close, duplicate } from '#lib/libc.ts';
 import type { Log } from '#lib/log.ts';
 import { podName } from './desired.ts';
+import { isFileName } from './files.ts';
 import {
   closeListeners,
   identifyNetns,
@@ -52,10 +53,16 @@ export class Enrolment {
   #config = '';
 
   /**
-   * Takes `netnsFd` (kept by a copy) or opens the sandbox's path. Throws `netns-missing` when the namespace is gone and
-   * `netns-mismatch` when the path leads to another one by now.
+   * Takes `netnsFd` (kept by a copy) or opens the sandbox's path. Throws `netns-missing` when the namespace is gone,
+   * `netns-mismatch` when the path leads to another one by now, and `bad-pod-uid` for what names no directory.
    */
   constructor(sandbox: Sandbox, netnsFd: number | null, services: EnrolmentServices) {
+    if (!isFileName(sandbox.pod.uid)) {
+      throw new HeddleError(
+        'bad-pod-uid',
+        `enrol pod "${podName(sandbox)}" with UID "${sandbox.pod.uid}": expected one`,
+      );
+    }
     this.sandbox = sandbox;
     this.#services = services;
     this.#log = services.log.child({ pod: podName(sandbox) });

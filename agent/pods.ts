@@ -58,6 +58,11 @@ export class PodCache implements ResourceSink {
     return pod && (reference.uid === '' || pod.metadata.uid === reference.uid) ? pod : undefined;
   }
 
+  /** The reference with its UID, where the runtime did not tell it (containerd before 1.6) and the pod is known. */
+  complete(reference: PodReference): PodReference {
+    return reference.uid === '' ? { ...reference, uid: this.find(reference)?.metadata.uid ?? '' } : reference;
+  }
+
   /** The pod as soon as it is known; undefined after `timeoutMs` or when aborted. */
   async waitFor(reference: PodReference, timeoutMs: number, signal?: AbortSignal): Promise<Pod | undefined> {
     const isKnown = (): boolean => this.find(reference) !== undefined;

@@ -362,8 +362,9 @@ export class Reconciler {
 
   /** A pod that the plugin let pass while no agent answered. */
   async #enrolLate(record: CniRecord): Promise<void> {
-    const { log, runDir } = this.#options;
-    const { containerId, ifName, network, netnsPath, pod, annotations, ips } = record;
+    const { log, runDir, pods } = this.#options;
+    const { containerId, ifName, network, netnsPath, annotations, ips } = record;
+    const pod = pods.complete(record.pod);
     const sandbox = {
       containerId,
       ifName,
@@ -379,7 +380,7 @@ export class Reconciler {
       return;
     }
     const desired = this.desired(sandbox);
-    if (desired.kind === 'unknown' || desired.kind === 'waiting') return;
+    if (desired.kind === 'unknown' || desired.kind === 'waiting' || pod.uid === '') return;
     try {
       await this.add(sandbox, null, READY_TIMEOUT_MS, new AbortController().signal);
       removeRecord(runDir, record.kind, record.containerId);

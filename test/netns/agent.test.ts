@@ -1,12 +1,14 @@
-import { existsSync, readdirSync } from 'node:fs';
+import { existsSync, mkdirSync, readdirSync, writeFileSync } from 'node:fs';
 import net from 'node:net';
 import path from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { uninstall } from '#agent/agent.ts';
 import { listFiles } from '#agent/files.ts';
 import { inNetns } from '#agent/netns.ts';
+import { netnsInode } from '#agent/netns-path.ts';
 import { findHierarchies } from '#agent/worker/cgroup.ts';
 import { identifyProcess } from '#agent/worker/process-table.ts';
+import { CNI_MESSAGE_VERSION, CniRunFile } from '#api/cni-message.ts';
 import { Annotation } from '#api/names.ts';
 import { createLog } from '#lib/log.ts';
 import { openTcpListener } from '#lib/tcp-socket.ts';
@@ -101,6 +103,34 @@ describe.each(['ebpf', 'nftables'] as const)('agent with %s', (kind) => {
     expect(await node.pods()).toContainEqual(
       expect.objectContaining({ name: 'plain', state: 'unmeshed', redirect: null, worker: null }),
     );
+  });
+
+  test('a pod that passed without an agent joins, also where the runtime did not tell its UID', async () => {
+    const late = node.network.addPod('late');
+    node.applyPod('shop', 'late');
+    const record = {
+      v: CNI_MESSAGE_VERSION,
+      kind: 'missed',
+      containerId: 'c-late',
+      ifName: 'eth0',
+      network: 'hdlnet',
+      netnsPath: late.netnsPath,
+      netnsInode: Number(netnsInode(late.netnsPath)),
+      pod: { namespace: 'shop', name: 'late', uid: '' },
+      annotations: {},
+      ips: [late.ipv4, late.ipv6],
+      cause: 'test',
+      timeMs: 1,
+      pluginVersion: 'test',
+    };
+    const missed = path.join(node.runDir, CniRunFile.missed);
+    mkdirSync(missed, { recursive: true });
+    writeFileSync(path.join(missed, 'c-late.json'), JSON.stringify(record));
+    await expect.poll(async () => (await node.pods()).find(({ name }) => name === 'late')?.state, POLL).toBe('meshed');
+    // Every entry is the directory of one pod: an empty UID would be the directory of all.
+    expect(listFiles(path.join(node.runDir, 'workers')).every((name) => name.startsWith('uid-'))).toBe(true);
+    expect((await node.cni('DEL', late, { namespace: 'shop', name: 'late' })).status).toBe(0);
+    await expect.poll(() => existsSync(path.join(node.runDir, 'workers/uid-late')), POLL).toBe(false);
   });
 
   test('a pod with the address of another is refused, and named', async () => {
