@@ -50,6 +50,7 @@ class Handshake {
   readonly #signal: AbortSignal | undefined;
   readonly #settlers: Settlers;
   readonly #timer: NodeJS.Timeout;
+  #lastLook: NodeJS.Immediate | undefined;
   readonly #onAbort = (): void => this.fail('tls-aborted', 'not wanted any more', this.#signal?.reason);
   #session: TlsSession | null = null;
   #alpn: readonly string[] = [];
@@ -68,7 +69,10 @@ class Handshake {
     this.#source = source;
     this.#signal = signal;
     this.#settlers = settlers;
-    this.#timer = setTimeout(() => this.fail('tls-timeout', `expected its end within ${timeoutMs} ms`), timeoutMs);
+    // As in connect.ts: what the peer has sent in time is read before it is called late.
+    this.#timer = setTimeout(() => {
+      this.#lastLook = setImmediate(() => this.fail('tls-timeout', `expected its end within ${timeoutMs} ms`));
+    }, timeoutMs);
     if (signal?.aborted) this.#onAbort();
     signal?.addEventListener('abort', this.#onAbort, { once: true });
   }
@@ -155,6 +159,7 @@ class Handshake {
   #settle(): void {
     this.#isSettled = true;
     clearTimeout(this.#timer);
+    clearImmediate(this.#lastLook);
     this.#signal?.removeEventListener('abort', this.#onAbort);
   }
 }

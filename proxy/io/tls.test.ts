@@ -232,6 +232,23 @@ describe('a handshake is refused', () => {
     right2.reset();
   });
 
+  test('but not when the peer was in time and this process was not', async () => {
+    const [left, right] = await tcpPair();
+    const peeked = new Recorder(right);
+    const connecting = clientContext.connect(left, { ...CONNECT, timeoutMs: 100 });
+    right.resume();
+    await until(() => peeked.bytes > 100);
+    right.pause();
+    const accepting = serverContext.accept(right, { received: peeked.received, timeoutMs: 2000 });
+    // What a busy machine does to a process: nothing of it runs for longer than the deadline.
+    const untilMs = performance.now() + 200;
+    while (performance.now() < untilMs);
+    const client = await connecting;
+    const server = await accepting;
+    client.reset();
+    server.reset();
+  });
+
   test('when nobody wants it any more', async () => {
     const [left, right] = await tcpPair();
     const controller = new AbortController();
