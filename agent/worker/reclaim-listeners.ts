@@ -38,16 +38,18 @@ export async function reclaimListeners(socketPath: string, timeoutMs: number): P
     sendDescriptors(fd, encodeLinkFrame(LinkFrame.listenersRequest, STREAM), []);
     const deadlineMs = systemClock.nowMs() + timeoutMs;
     while (!talk.isDone) {
-      const received = receiveDescriptors(fd, READ_BYTES, LISTENER_NAMES.length);
-      if (received !== null) {
-        if (received.bytes.length === 0) throw new HeddleError('worker-not-adoptable', 'worker closed the connection');
-        talk.take(received.bytes, received.descriptors);
-        continue;
-      }
+      // Also while there is something to read: a worker that never stops talking must not hold up the node.
       if (systemClock.nowMs() >= deadlineMs) {
         throw new HeddleError('worker-not-adoptable', `expected listeners within ${timeoutMs} ms`);
       }
-      await new Promise<void>((resolve) => setTimeout(resolve, POLL_MS));
+      const received = receiveDescriptors(fd, READ_BYTES, LISTENER_NAMES.length);
+      if (received === null) {
+        await new Promise<void>((resolve) => setTimeout(resolve, POLL_MS));
+        continue;
+      }
+      if (received.bytes.length === 0) throw new HeddleError('worker-not-adoptable', 'worker closed the connection');
+      talk.take(received.bytes, received.descriptors);
+      await new Promise<void>((resolve) => setImmediate(resolve));
     }
     return talk.result();
   } catch (cause) {
@@ -70,6 +72,9 @@ class Talk {
 
   take(bytes: Buffer, descriptors: readonly number[]): void {
     this.#descriptors.push(...descriptors);
+    if (this.#descriptors.length > LISTENER_NAMES.length) {
+      throw new HeddleError('worker-not-adoptable', `expected at most ${LISTENER_NAMES.length} descriptors`);
+    }
     this.#decoder.push(bytes, (type, _stream, payload) => {
       if (type === LinkFrame.hello) this.#hello = readHello(parseLinkJson(payload));
       if (type === LinkFrame.listeners) this.#names = JSON.parse(payload.toString('utf8')) as string[];

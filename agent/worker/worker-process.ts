@@ -166,6 +166,8 @@ export class WorkerProcess {
   }
 
   #greeted(hello: LinkHello): void {
+    // Once for each link: every greeting would cost a session.
+    if (this.#hello !== null) return;
     if (hello.podUid !== this.#options.podUid || hello.pid !== this.pid) {
       // Its successor's socket stands in its place: only the process itself can be watched from now on.
       this.#isShadowed = true;
