@@ -11,8 +11,11 @@ import type { Log } from '#lib/log.ts';
 import { releaseStartMemory } from '#lib/start-memory.ts';
 import { AdminServer } from './admin.ts';
 import { chooseRedirector, uninstallRedirection } from './choose-redirector.ts';
+import { CniInstaller } from './cni/install.ts';
 import { markReady } from './cni/run-dir.ts';
 import { type CniServer, startCniServer } from './cni/server.ts';
+import { uninstallCni } from './cni/uninstall.ts';
+import { type CniConfig, installerOptions } from './cni-options.ts';
 import { CniRequests } from './cni-requests.ts';
 import type { AgentConfig } from './config.ts';
 import { describePods } from './describe-pods.ts';
@@ -61,6 +64,7 @@ export class Agent {
   readonly #metrics: AgentMetrics;
   readonly #reconciler: Reconciler;
   readonly #admin: AdminServer;
+  readonly #installer: CniInstaller | null;
   #cni: CniServer | null = null;
   #notReady: string | null = 'the agent is starting';
 
@@ -86,7 +90,9 @@ export class Agent {
     this.#relay = new Relay({ upstream: this.#controlPlane, clock, log });
     const cgroupRoot = findCgroupRoot(path.join(config.runDir, 'cgroup2'));
     this.#redirector = chooseRedirector(config, cgroupRoot, log);
+    this.#installer = config.cni && new CniInstaller({ ...installerOptions(config.cni, config), clock, log });
     this.#metrics = new AgentMetrics({
+      installation: this.#installer && (() => this.#installer!.state),
       enrolments: () => this.#reconciler.enrolments(),
       relay: () => this.#relay.stats(),
       redirection: () => this.#redirector.counters(),
@@ -107,7 +113,7 @@ export class Agent {
       log,
     });
     this.#admin = new AdminServer({
-      notReady: () => this.#notReady,
+      notReady: () => this.#notReady ?? this.#notInstalled(),
       metrics: this.#metrics,
       proxiesMetrics: (pod, response) => this.#proxiesMetrics(pod, response),
       pods: () => describePods(this.#reconciler.enrolments(), this.#redirector.kind),
@@ -137,6 +143,7 @@ export class Agent {
     });
     this.#notReady = null;
     markReady(config.runDir);
+    await this.#installer?.start();
     this.#sweepRuntimes(runtime);
     releaseStartMemory(clock, () => (this.#cni?.inFlight ?? 0) > 0);
     log.info('agent is ready', { node: config.nodeName, admin: address, redirect: this.#redirector.kind });
@@ -151,6 +158,7 @@ export class Agent {
   async stop(): Promise<void> {
     this.#notReady = 'the agent is stopping';
     this.#stop.abort();
+    await this.#installer?.stop();
     await this.#cni?.close();
     this.#reconciler.stop();
     this.#relay.close();
@@ -158,6 +166,13 @@ export class Agent {
     this.#anchors.close();
     this.#admin.close();
     this.#redirector.close();
+  }
+
+  /** Pods are served all the same: those that run, and those that come by a configuration of before. */
+  #notInstalled(): string | null {
+    const state = this.#installer?.state;
+    if (!state || state.isInstalled) return null;
+    return `the CNI plugin is not installed: ${state.cause ?? 'the runtime has no network yet'}`;
   }
 
   #connectControlPlane(): ControlPlane {
@@ -266,19 +281,28 @@ function workerCgroups(config: AgentConfig, cgroupRoot: string): WorkerCgroups {
 }
 
 /**
- * Takes the mesh off this node: redirection first, so that nothing is sent to a worker that ends, then the workers,
- * then what they left.
+ * Takes the mesh off this node: first the CNI configuration, so that no pod comes that would be meshed, then redirection,
+ * so that nothing is sent to a worker that ends, then the workers and what they left. The plugin's executable stays as
+ * long as pods would call it when they end; false then: run it again when they are gone.
  */
-export async function uninstall(config: AgentConfig, log: Log): Promise<void> {
-  const cgroupRoot = findCgroupRoot(path.join(config.runDir, 'cgroup2'));
+export async function uninstall(config: AgentConfig, log: Log): Promise<boolean> {
+  const { cni, runDir } = config;
+  const isGone = cni ? await uninstallPlugin(cni, log) : true;
+  const cgroupRoot = findCgroupRoot(path.join(runDir, 'cgroup2'));
   const pods = uninstallRedirection(config, cgroupRoot, log);
   const cgroups = workerCgroups(config, cgroupRoot);
-  const directory = path.join(config.runDir, 'workers');
+  const directory = path.join(runDir, 'workers');
   const uids = [...new Set([...pods, ...cgroups.pods()])];
   await Promise.all(uids.map((podUid) => purgeWorkers(podUid, { directory, cgroups, log, unexempt: () => {} })));
   cgroups.removeRoot();
   removeUnusedRuntimes(config.stateDir, new Set());
   log.info('uninstalled', { pods: pods.length });
+  return isGone;
+}
+
+async function uninstallPlugin({ confDir, binDir, cacheDir, isForced }: CniConfig, log: Log): Promise<boolean> {
+  const result = await uninstallCni({ confDir, binDirs: [binDir], cacheDir, log, force: isForced });
+  return result.binaryRemoved;
 }
 
 function drained(response: ServerResponse): Promise<void> {

@@ -18,6 +18,22 @@ describe('agent configuration', () => {
     });
   });
 
+  test('leaves the CNI configuration alone unless asked', () => {
+    expect(parseConfig([], '/opt/heddle').cni).toBeNull();
+    const { cni } = parseConfig(
+      ['--cni-mode', 'auto', '--cni-host-root', '/host', '--cni-bin-dir', '/b'],
+      '/opt/heddle',
+    );
+    expect(cni).toMatchObject({
+      mode: 'auto',
+      confDir: '/host/etc/cni/net.d',
+      binDir: '/host/b',
+      plugin: '/opt/heddle/build/cni/heddle-cni',
+      runtime: { name: 'containerd', version: '1.7' },
+      isForced: false,
+    });
+  });
+
   test('names every fault with its option', () => {
     const wrong = [
       ['--node-name', 'Node_1'],
@@ -29,6 +45,9 @@ describe('agent configuration', () => {
       ['--default-inbound-policy', 'open'],
       ['--admin-addr', '0.0.0.0:99999'],
       ['--identity-addr', 'identity'],
+      ['--cni-mode', 'insert'],
+      ['--cni-conf-dir', 'net.d'],
+      ['--cni-runtime', 'containerd'],
     ];
     let message = '';
     try {

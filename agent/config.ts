@@ -17,6 +17,7 @@ import { describeError, HeddleError } from '#lib/errors.ts';
 import { type ListenAddress, parseListenAddress } from '#lib/grpc/server.ts';
 import { parseCidr } from '#lib/ip-address.ts';
 import { LogLevel } from '#lib/log.ts';
+import { addCniOptions, type CniConfig, readCniOptions } from './cni-options.ts';
 
 export const REDIRECT_KINDS = ['auto', 'ebpf', 'nftables'] as const;
 export type RedirectKind = (typeof REDIRECT_KINDS)[number];
@@ -51,6 +52,8 @@ export interface AgentConfig {
   podsCgroup: string | null;
   bpfObject: string;
   cgroupRoot: string;
+  /** Null: the CNI plugin is somebody else's to install. */
+  cni: CniConfig | null;
   workerMemoryBytes: number;
   workerProcesses: number;
   defaultInboundPolicy: DefaultInboundPolicy;
@@ -94,7 +97,7 @@ function createCommand(sourceRoot: string): Command {
     .option('--admin-addr <address>', 'metrics and health', `0.0.0.0:${Port.agentAdmin}`)
     .option('--log-level <level>', `one of ${Object.keys(LogLevel).join(', ')}`, 'info')
     .option('--worker-log-level <level>', 'of workers until their pod says another', 'warn')
-    .option('--uninstall', 'stop all workers, remove redirection and exit')
+    .option('--uninstall', 'take CNI configuration, redirection and workers off this node, and exit')
     .option('--check-config', 'check the options and exit');
 }
 
@@ -104,7 +107,7 @@ function destinationAddress(port: number): string {
 
 /** Reads the arguments behind the script's name. Throws `bad-config` naming every fault. */
 export function parseConfig(argv: readonly string[], sourceRoot: string): AgentConfig {
-  const command = createCommand(sourceRoot)
+  const command = addCniOptions(createCommand(sourceRoot), sourceRoot)
     .exitOverride()
     .configureOutput({ writeErr: () => {} });
   try {
@@ -155,6 +158,7 @@ export function parseConfig(argv: readonly string[], sourceRoot: string): AgentC
     podsCgroup: options.podsCgroup === undefined ? null : read('podsCgroup', absolute),
     bpfObject: read('bpfObject', (text) => path.resolve(text)),
     cgroupRoot: read('cgroupRoot', fileName),
+    cni: readCniOptions(options, read),
     workerMemoryBytes: MIB * read('workerMemoryMib', (text) => within(text, 64, 65_536)),
     workerProcesses: read('workerProcesses', (text) => within(text, 16, 4_096)),
     defaultInboundPolicy: read('defaultInboundPolicy', oneOf(DEFAULT_INBOUND_POLICIES)),

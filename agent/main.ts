@@ -9,10 +9,13 @@ import { type AgentConfig, parseConfig } from './config.ts';
 
 const sourceRoot = path.resolve(import.meta.dirname, '..');
 
+/** Not an error, but not the end either: uninstall again when the pods are gone. As `agent/cni/main.ts` has it. */
+const PLUGIN_STAYS = 3;
+
 async function run(config: AgentConfig): Promise<void> {
   const { log } = createLog({ level: config.logLevel, fields: { process: 'agent', node: config.nodeName } });
   if (config.isUninstall) {
-    await uninstall(config, log);
+    if (!(await uninstall(config, log))) process.exitCode = PLUGIN_STAYS;
     return;
   }
   const stopped = new Promise<string>((resolve) => {

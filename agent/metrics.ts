@@ -3,6 +3,7 @@
 
 import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom-client';
 import { type Status, statusName } from '#lib/grpc/status.ts';
+import type { InstallState } from './cni/install.ts';
 import type { Enrolment } from './enrolment.ts';
 import type { ReconcileEvents } from './reconcile.ts';
 import type { DriftKind } from './redirect/redirector.ts';
@@ -12,6 +13,8 @@ import { processStatus } from './worker/process-table.ts';
 export interface MetricsSources {
   enrolments: () => readonly Enrolment[];
   relay: () => readonly RelayStats[];
+  /** Null where the agent does not install the CNI plugin. */
+  installation: (() => InstallState) | null;
   /** Totals of the redirection programs by outcome. */
   redirection: () => Record<string, bigint>;
 }
@@ -70,6 +73,7 @@ export class AgentMetrics implements ReconcileEvents {
     podGauges(this.#registry, sources);
     workerGauges(this.#registry, sources);
     nodeGauges(this.#registry, sources);
+    if (sources.installation) installationMetrics(this.#registry, sources.installation);
   }
 
   cniDone({ op, code, durationMs }: { op: string | null; code: number; durationMs: number }): void {
@@ -205,6 +209,47 @@ function nodeGauges(registry: Registry, sources: MetricsSources): void {
     collect() {
       this.reset();
       for (const [outcome, total] of Object.entries(sources.redirection())) this.inc({ outcome }, Number(total));
+    },
+  });
+}
+
+function installationMetrics(registry: Registry, state: () => InstallState): void {
+  const registers = [registry];
+  new Gauge({
+    name: 'heddle_cni_installed',
+    help: "Whether the CNI plugin is in the chain of the runtime's network, and its executable is the agent's own.",
+    labelNames: ['mode'] as const,
+    registers,
+    collect() {
+      this.reset();
+      const { mode, isInstalled } = state();
+      this.set({ mode }, isInstalled ? 1 : 0);
+    },
+  });
+  new Gauge({
+    name: 'heddle_cni_binary_sha_match',
+    help: "Whether the plugin's executable on the node is the agent's own.",
+    registers,
+    collect() {
+      this.set(state().binaryMatches ? 1 : 0);
+    },
+  });
+  new Gauge({
+    name: 'heddle_cni_war',
+    help: 'Whether repairs of the CNI configuration are delayed because somebody undoes them again and again.',
+    registers,
+    collect() {
+      this.set(state().isWar ? 1 : 0);
+    },
+  });
+  new Counter({
+    name: 'heddle_cni_conflist_rewrites_total',
+    help: 'Times that others undid the installation, by who did.',
+    labelNames: ['by'] as const,
+    registers,
+    collect() {
+      this.reset();
+      for (const [by, total] of Object.entries(state().rewrites)) this.inc({ by }, total);
     },
   });
 }

@@ -11,7 +11,7 @@ import { readConfDirectory } from './conf-directory.ts';
 import { pluginSection } from './conflist.ts';
 import { CniInstaller } from './install.ts';
 import { type InstallMode, planInstall } from './install-plan.ts';
-import { guessDirectories, onHost, rulesOf } from './runtime-rules.ts';
+import { guessDirectories, onHost, parseRuntime, rulesOf } from './runtime-rules.ts';
 import { DEFAULT_CACHE_DIR, uninstallCni } from './uninstall.ts';
 
 interface Options {
@@ -74,10 +74,10 @@ function print(value: unknown): void {
   process.stdout.write(`${JSON.stringify(value, null, 2)}\n`);
 }
 
-function parseRuntime(text: string): Options['runtime'] {
-  const match = /^([a-z-]+)[ @/](v?\d+\.\d+.*)$/.exec(text);
-  if (!match) throw new InvalidArgumentError('expected a name and a version, such as containerd@2.1.4');
-  return { name: match[1]!, version: match[2]! };
+function runtimeOption(text: string): Options['runtime'] {
+  const runtime = parseRuntime(text);
+  if (runtime) return runtime;
+  throw new InvalidArgumentError('expected a name and a version, such as containerd@2.1.4');
 }
 
 function addOptions(command: Command): Command {
@@ -88,7 +88,7 @@ function addOptions(command: Command): Command {
     .option('--cache-dir <dir>', 'where libcni notes attachments', DEFAULT_CACHE_DIR)
     .option('--source <file>', 'the plugin to install', path.resolve(import.meta.dirname, '../../build/cni/heddle-cni'))
     .addOption(new Option('--mode <mode>').choices(['auto', 'drop-in', 'chained', 'owned', 'none']).default('auto'))
-    .option('--runtime <name@version>', 'decides how files are found', parseRuntime, {
+    .option('--runtime <name@version>', 'decides how files are found', runtimeOption, {
       name: 'containerd',
       version: '1.7',
     })

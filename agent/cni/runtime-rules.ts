@@ -27,6 +27,12 @@ export function rulesOf(
   return { kind, supportsDropIns, defaultNetwork: options.defaultNetwork ?? null, isInstalled: options.isInstalled };
 }
 
+/** A runtime as a person writes it, such as `containerd@2.1.4`; null when it is not that. */
+export function parseRuntime(text: string): { name: string; version: string } | null {
+  const match = /^([a-z-]+)[ @/](v?\d+\.\d+.*)$/.exec(text);
+  return match ? { name: match[1]!, version: match[2]! } : null;
+}
+
 const infoSchema = z.object({
   PluginDirs: z.array(z.string().min(1)).min(1),
   PluginConfDir: z.string().min(1),
