@@ -55,6 +55,21 @@ async function settle(): Promise<void> {
 }
 
 describe('relay session', () => {
+  test('an answer too large for the link ends the watch of this worker, and nothing else', () => {
+    const { link, session, subscribers, cancelled } = setUp(async () => new Uint8Array());
+    session.onWatchOpen(1, 1, Buffer.from('a'));
+    session.onWatchOpen(3, 1, Buffer.from('b'));
+    const [first, second] = subscribers;
+    link.update = (stream) => {
+      if (stream === 1) throw new HeddleError('link-frame-too-large', 'frame of "5000000" bytes');
+    };
+    first!.update(Buffer.from('large'));
+    expect(cancelled).toEqual([first]);
+    expect(link.sent).toEqual([['watchEnd', 1, Status.resourceExhausted, 'frame of "5000000" bytes']]);
+    second!.update(Buffer.from('small'));
+    expect(cancelled).toHaveLength(1);
+  });
+
   test('carries what a watch says on the stream that opened it', () => {
     const { link, session, subscribers, cancelled } = setUp(never);
     session.onWatchOpen(3, 1, Buffer.from('a'));

@@ -61,7 +61,7 @@ export class RelaySession {
     }
     try {
       const cancel = relay.watch(kind, request, {
-        update: (payload) => link.update(stream, payload),
+        update: (payload) => this.#update(stream, payload),
         stale: (status) => link.stale(stream, status),
         end: (status) => {
           this.#watches.delete(stream);
@@ -72,6 +72,19 @@ export class RelaySession {
     } catch (error) {
       if (!(error instanceof HeddleError)) throw error;
       link.watchEnd(stream, { code: Status.invalidArgument, message: error.message });
+    }
+  }
+
+  /** An answer too large for the link ends this watch. Others read the same answer: it must do nothing to them. */
+  #update(stream: number, payload: Uint8Array): void {
+    const { link, log } = this.#options;
+    try {
+      link.update(stream, payload);
+    } catch (error) {
+      if (!(error instanceof HeddleError)) throw error;
+      log.error('answer of the control plane does not fit the link: the watch ends', { error });
+      this.onWatchClose(stream);
+      link.watchEnd(stream, { code: Status.resourceExhausted, message: error.message });
     }
   }
 
