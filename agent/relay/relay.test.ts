@@ -1,5 +1,6 @@
 import { describe, expect, test } from 'vitest';
 import { GetDestination, Update } from '#api/gen/destination.ts';
+import { PortSpec } from '#api/gen/inbound.ts';
 import { TrafficSpec } from '#api/gen/outbound.ts';
 import { type LinkStatus, WatchKind } from '#api/worker-link.ts';
 import { FakeClock } from '#lib/clock.ts';
@@ -241,6 +242,21 @@ describe('relay', () => {
     relay.watch(WatchKind.profile, destination('d:80'), accepted);
     await turn();
     expect(accepted.seen).toEqual([]);
+  });
+
+  test('keeps room for inbound policies, however many destinations applications ask for', async () => {
+    const { upstream, relay } = setUp({ targetsMax: 10 });
+    const workers = Array.from({ length: 10 }, () => new Worker());
+    for (const [index, worker] of workers.entries()) {
+      relay.watch(WatchKind.profile, destination(`10.0.0.${index}:80`), worker);
+    }
+    await turn();
+    expect(workers.filter(({ seen }) => seen.length > 0)).toHaveLength(2);
+    const victim = new Worker();
+    relay.watch(WatchKind.inboundPolicy, PortSpec.encode({ workload: 'ns:shop', port: 80 }).finish(), victim);
+    await turn();
+    expect(victim.seen).toEqual([]);
+    expect(upstream.streams.at(-1)!.kind).toBe(WatchKind.inboundPolicy);
   });
 
   test('refuses bytes that are no request', () => {

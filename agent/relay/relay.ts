@@ -11,6 +11,11 @@ import type { Upstream } from './upstream.ts';
 
 /** Distinct targets a node may watch. */
 export const RELAY_TARGETS_MAX = 10_000;
+/**
+ * Of these, so many are for inbound policies alone. Applications choose what they connect to: one that scans a network
+ * must not leave the ports of other pods without their policy, where the default might permit more.
+ */
+const INBOUND_SHARE = 0.2;
 const IDLE_MS = 10_000;
 
 export interface RelayOptions {
@@ -49,8 +54,10 @@ export class Relay {
     const target = watchTarget(kind, request);
     let entry = this.#fanOuts.get(target.key);
     if (!entry) {
-      if (this.#fanOuts.size >= this.#targetsMax && !this.#evict()) {
-        const message = `watch "${target.name}": expected at most ${this.#targetsMax} targets on this node`;
+      const isInbound = target.kind === WatchKind.inboundPolicy;
+      const max = isInbound ? this.#targetsMax : Math.ceil(this.#targetsMax * (1 - INBOUND_SHARE));
+      if (this.#fanOuts.size >= max && !this.#evict()) {
+        const message = `watch "${target.name}": expected at most ${max} targets on this node`;
         let isCancelled = false;
         queueMicrotask(() => {
           if (!isCancelled) subscriber.end({ code: Status.resourceExhausted, message });
