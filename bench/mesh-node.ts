@@ -46,7 +46,7 @@ export class MeshNode {
       manifests: this.#manifests,
       nodeName: NODE_NAME,
       redirect: 'ebpf',
-      podsCgroup: null,
+
       log: silentLog,
       onLoss: (error) => {
         throw error;
