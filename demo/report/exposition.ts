@@ -46,8 +46,10 @@ function parseLabels(text: string, line: string): Labels {
 function parseValue(text: string, line: string): number {
   if (text === '+Inf') return Number.POSITIVE_INFINITY;
   if (text === '-Inf') return Number.NEGATIVE_INFINITY;
-  const value = text === 'NaN' ? Number.NaN : Number(text);
-  if (Number.isNaN(value) && text !== 'NaN') throw bad(line);
+  // Prometheus reads it in any case, and clients write `Nan` too.
+  const isNan = text.toLowerCase() === 'nan';
+  const value = isNan ? Number.NaN : Number(text);
+  if (Number.isNaN(value) && !isNan) throw bad(line);
   return value;
 }
 
