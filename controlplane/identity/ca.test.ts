@@ -121,8 +121,7 @@ describe('an authority', () => {
   });
 
   test('signs below an issuer of P-384 that openssl made, through an intermediate', () => {
-    const nowMs = Date.now();
-    const anchor = createTrustAnchor({ commonName: 'root', lifetimeMs: 1e10, nowMs });
+    const anchor = createTrustAnchor({ commonName: 'root', lifetimeMs: 1e10, nowMs: Date.now() });
     write('r.pem', anchor.certificatePem);
     write('r.key', anchor.privateKeyPem);
     write('ext', 'basicConstraints=critical,CA:TRUE\nkeyUsage=critical,keyCertSign\nsubjectKeyIdentifier=hash\n');
@@ -136,6 +135,8 @@ describe('an authority', () => {
       const signing = ['-CA', at(`${above}.pem`), '-CAkey', at(`${above}.key`), '-extfile', at('ext'), '-days', '30'];
       openssl('x509', '-req', '-in', at(`${name}.csr`), ...signing, '-out', at(`${name}.pem`));
     }
+    // What openssl made is valid from the second it was made in.
+    const nowMs = Date.now();
     const read = (name: string): string => execFileSync('cat', [at(name)], { encoding: 'utf8' });
     const authority = new CertificateAuthority(
       { certificatesPem: read('low.pem') + read('mid.pem'), privateKeyPem: read('low.key'), anchorsPem: read('r.pem') },
