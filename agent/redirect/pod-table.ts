@@ -12,7 +12,7 @@ import type { LoadedObject } from './ebpf-object.ts';
 import type { PodRecord } from './pod-record.ts';
 import type { Drift } from './redirector.ts';
 
-/** In `addresses`: more than one pod has the address, so it is nobody's. */
+/** In `addresses`: more than one pod has the address, Kubernetes gave it to none of them, so it is nobody's. */
 const AMBIGUOUS = 0n;
 const PRESENT = u32(1);
 
@@ -47,15 +47,15 @@ export class PodTable {
     const stale: AttachedPod[] = [];
     for (const pod of this.list()) {
       if (pod.cookie === record.cookie) continue;
-      const shared = record.addresses.find((key) => this.#ownerOf(key) === pod.cookie);
+      const shared = record.addresses.find(
+        (key) => this.#ownerOf(key) === pod.cookie && !this.#isClaim(pod.cookie, key),
+      );
       if (pod.entry.uid !== record.entry.uid) {
         if (!shared && pod.entry.slot !== record.entry.slot) continue;
         if (isAlive(pod)) throw conflict(record, shared, `in use by pod "${pod.entry.uid}"`);
       }
       stale.push(pod);
     }
-    const ambiguous = record.addresses.find((key) => this.#ownerOf(key) === AMBIGUOUS);
-    if (ambiguous) throw conflict(record, ambiguous, 'on interfaces of several other pods');
     return stale;
   }
 
@@ -70,8 +70,10 @@ export class PodTable {
     this.#claims.set(record.cookie, record.extraAddresses);
     for (const key of record.extraAddresses) {
       const owner = this.#ownerOf(key);
-      const isFree = owner === null || owner === record.cookie;
-      this.#maps.addresses.update(key, u64(isFree ? record.cookie : AMBIGUOUS));
+      if (owner === null) this.#maps.addresses.update(key, u64(record.cookie));
+      else if (owner !== record.cookie && this.#isClaim(owner, key)) {
+        this.#maps.addresses.update(key, u64(AMBIGUOUS));
+      }
     }
   }
 
@@ -121,7 +123,10 @@ export class PodTable {
     }
     for (const key of record.extraAddresses) {
       const owner = this.#ownerOf(key);
-      if (owner !== record.cookie && owner !== AMBIGUOUS) found(`address "${formatIp(key)}" is not steered`);
+      const isOthers = owner !== null && owner !== record.cookie && !this.#isClaim(owner, key);
+      if (owner !== record.cookie && owner !== AMBIGUOUS && !isOthers) {
+        found(`address "${formatIp(key)}" is not steered`);
+      }
     }
     const { skip_ports: ports, skip_networks: networks } = this.#maps;
     if (record.portKeys.some((key) => !isPresent(ports.lookup(key)))) found('a skipped port is missing');
@@ -147,6 +152,14 @@ export class PodTable {
       }
     }
     return drift;
+  }
+
+  /**
+   * True where a pod has the address only because it is on one of its interfaces. What Kubernetes gave to a pod no other
+   * can take by giving it to itself; of a pod that this process has not seen yet nothing is taken at all.
+   */
+  #isClaim(cookie: bigint, key: Buffer): boolean {
+    return this.#claims.get(cookie)?.some((own) => own.equals(key)) ?? false;
   }
 
   /** An address that two pods had belongs to the one that is left, once it is certain that there is only one. */
