@@ -28,7 +28,7 @@ import { ControlPlane } from './relay/control-plane.ts';
 import { Relay } from './relay/relay.ts';
 import { RelaySession } from './relay/session.ts';
 import { SandboxStore } from './sandboxes.ts';
-import { ScrapeGate, type ScrapeTarget, scrapeWorkers } from './scrape.ts';
+import { ScrapeGate, type ScrapeTarget, scrapeWorkers, sendPieces } from './scrape.ts';
 import { TrustAnchors } from './trust-anchors.ts';
 import { findHierarchies, WorkerCgroups } from './worker/cgroup.ts';
 import { purgeWorkers, type WorkerServices } from './worker/pod-host.ts';
@@ -246,11 +246,7 @@ export class Agent {
       const { merge, failed } = await scrapeWorkers(targets, this.#log);
       this.#metrics.scrapeFailed(failed.length);
       response.writeHead(200, { 'content-type': 'text/plain; version=0.0.4; charset=utf-8' });
-      for (const piece of merge.text()) {
-        if (response.destroyed) break;
-        if (!response.write(piece)) await drained(response);
-      }
-      response.end();
+      await sendPieces(response, merge.text());
       return true;
     });
     if (isDone) return;
@@ -303,16 +299,4 @@ export async function uninstall(config: AgentConfig, log: Log): Promise<boolean>
 async function uninstallPlugin({ confDir, binDir, cacheDir, isForced }: CniConfig, log: Log): Promise<boolean> {
   const result = await uninstallCni({ confDir, binDirs: [binDir], cacheDir, log, force: isForced });
   return result.binaryRemoved;
-}
-
-function drained(response: ServerResponse): Promise<void> {
-  return new Promise((resolve) => {
-    const done = (): void => {
-      response.off('drain', done);
-      response.off('close', done);
-      resolve();
-    };
-    response.once('drain', done);
-    response.once('close', done);
-  });
 }

@@ -1,6 +1,7 @@
 // One scrape of the node's workers: all are asked at once, what has come when the time is over is joined and sent. A
 // slow or dead worker makes the answer partial, never late: who scrapes sees the node's error counter.
 
+import type { ServerResponse } from 'node:http';
 import type { Log } from '#lib/log.ts';
 import { FamilyMerge } from './family-merge.ts';
 
@@ -18,6 +19,43 @@ export interface ScrapeResult {
 
 /** A scraper waits 10 s by default; a node answers well before. */
 export const SCRAPE_TIMEOUT_MS = 800;
+
+/** How long a scraper may take to read what it asked for: as long as Prometheus waits by default. */
+export const SEND_TIMEOUT_MS = 10_000;
+
+/**
+ * Sends the pieces as fast as they are read, and ends the response. A reader that takes longer than `timeoutMs` for all
+ * is cut off: it holds the text of the whole node, and one of the few places.
+ */
+export async function sendPieces(
+  response: ServerResponse,
+  pieces: Iterable<Buffer>,
+  timeoutMs = SEND_TIMEOUT_MS,
+): Promise<void> {
+  const timer = setTimeout(() => response.destroy(), timeoutMs);
+  try {
+    for (const piece of pieces) {
+      if (response.destroyed) return;
+      if (!response.write(piece)) await drained(response);
+    }
+    response.end();
+    if (!response.writableFinished && !response.destroyed) await drained(response);
+  } finally {
+    clearTimeout(timer);
+  }
+}
+
+/** Resolves when more can be written, everything was, or nothing ever will be. */
+function drained(response: ServerResponse): Promise<void> {
+  return new Promise((resolve) => {
+    const events = ['drain', 'finish', 'close'];
+    const done = (): void => {
+      for (const event of events) response.off(event, done);
+      resolve();
+    };
+    for (const event of events) response.once(event, done);
+  });
+}
 
 /** Never rejects; takes at most `timeoutMs`. */
 export async function scrapeWorkers(
