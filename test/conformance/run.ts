@@ -4,7 +4,7 @@
 
 import { spawnSync } from 'node:child_process';
 import path from 'node:path';
-import { type Counts, forgetCounts, readCounts, SUITES } from './support/counts.ts';
+import { type Counts, forgetCounts, readCounts, readLines, SUITES } from './support/counts.ts';
 
 const root = path.resolve(import.meta.dirname, '../..');
 
@@ -28,8 +28,16 @@ function main(args: readonly string[]): number {
   if (error) console.error(`conformance: ${error.message}`);
   const counts = SUITES.map((suite) => [suite, readCounts(suite) ?? { passed: 0, total: 0 }] as const);
   if (isJson) console.log(JSON.stringify(Object.fromEntries(counts)));
-  else for (const [suite, { passed, total }] of counts) console.log(`${NAMES[suite]}: ${passed} of ${total}`);
+  else print(counts);
   return status === 0 && counts.every(([, count]) => isWhole(count)) ? 0 : 1;
+}
+
+function print(counts: readonly (readonly [suite: (typeof SUITES)[number], counts: Counts])[]): void {
+  for (const [suite] of counts) {
+    const lines = readLines(suite);
+    if (lines !== '') console.log(`\n== ${NAMES[suite]}\n${lines}`);
+  }
+  for (const [suite, { passed, total }] of counts) console.log(`${NAMES[suite]}: ${passed} of ${total} passed`);
 }
 
 function isWhole({ passed, total }: Counts): boolean {

@@ -8,7 +8,7 @@ import { MeshedPair, SERVICE } from './support/meshed-pair.ts';
 
 /** Lengths on both sides of each form of a frame's length (RFC 6455 section 5.2). */
 const LENGTHS = [0, 1, 125, 126, 65_535, 65_536, 1 << 20];
-const CONNECTIONS = 100;
+const CONNECTIONS = 50;
 const MESSAGES = 5;
 
 let pair: MeshedPair;

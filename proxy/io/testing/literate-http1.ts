@@ -1,6 +1,8 @@
 // Literate cases of the HTTP/1 codec: Markdown files with bytes and how they must be read. A case is a pair of fenced
 // blocks, or a row of a table; see test/wire/http1/README.md. For tests only.
 
+import { readdirSync, readFileSync } from 'node:fs';
+import path from 'node:path';
 import type { RequestHead, ResponseHead } from '../../http.ts';
 import type { HeaderList } from '../../wire/headers.ts';
 import { Http1Error } from '../../wire/http1/error.ts';
@@ -60,6 +62,12 @@ function contextOf(words: string): Context {
   };
 }
 
+/** The cases of a folder by file. Throws on a table or block that is none. */
+export function readFolder(folder: string): Map<string, LiterateCase[]> {
+  const files = readdirSync(folder).filter((file) => file.endsWith('.md') && file !== 'README.md');
+  return new Map(files.map((file) => [file, parseCases(readFileSync(path.join(folder, file), 'utf8'))]));
+}
+
 /** The cases of one file. Throws on a table or block that is none. */
 export function parseCases(markdown: string): LiterateCase[] {
   const lines = markdown.split('\n');
@@ -102,6 +110,22 @@ export function parseCases(markdown: string): LiterateCase[] {
     }
   }
   return cases;
+}
+
+/** Splits are tried everywhere in short cases, and in long ones at both ends. */
+const SPLITS_MAX = 400;
+
+/** The ways a case is replayed, each with its name: whole, byte by byte, and cut in two at every place. */
+export function* replays(one: LiterateCase): Generator<[how: string, pieces: Buffer[]]> {
+  const { bytes } = one;
+  yield ['whole', [bytes]];
+  yield ['byte by byte', Array.from(bytes, (_, index) => bytes.subarray(index, index + 1))];
+  for (const at of splits(bytes.length)) yield [`split at ${at}`, [bytes.subarray(0, at), bytes.subarray(at)]];
+}
+
+function splits(length: number): number[] {
+  const all = Array.from({ length: Math.max(0, length - 1) }, (_, index) => index + 1);
+  return all.length <= SPLITS_MAX ? all : [...all.slice(0, SPLITS_MAX / 2), ...all.slice(-SPLITS_MAX / 2)];
 }
 
 /** What the decoder makes of the case's bytes in these pieces, in the words of a reading. */

@@ -1,6 +1,6 @@
 // What `make conformance` prints: how many cases of a suite passed. Each suite leaves its counts in a file.
 
-import { mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 
 const directory = path.resolve(import.meta.dirname, '../../../build/reports/conformance');
@@ -49,6 +49,20 @@ export function readCounts(suite: SuiteName): Counts | null {
     if ((error as NodeJS.ErrnoException).code === 'ENOENT') return null;
     throw error;
   }
+}
+
+/** What a suite has to show beside its counts; `make conformance` prints it. */
+export function writeLines(suite: SuiteName, lines: readonly string[]): void {
+  mkdirSync(directory, { recursive: true });
+  writeFileSync(linesFile(suite), lines.map((line) => `${line}\n`).join(''));
+}
+
+export function readLines(suite: SuiteName): string {
+  return existsSync(linesFile(suite)) ? readFileSync(linesFile(suite), 'utf8') : '';
+}
+
+function linesFile(suite: SuiteName): string {
+  return path.join(directory, `${suite}.txt`);
 }
 
 export function forgetCounts(): void {
