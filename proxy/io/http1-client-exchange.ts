@@ -87,7 +87,7 @@ export class ClientExchange implements RequestStream {
     }
     if (this.#framing === Framing.chunked) appendLastChunk(output, trailers);
     this.isRequestDone = true;
-    output.flush();
+    output.flushSoon();
   }
 
   reset(error: HeddleError): void {

@@ -78,7 +78,7 @@ export class ServerExchange implements Exchange, ResponseStream {
     // HTTP/1.0 knows no 1xx (RFC 9110 section 15.2).
     if (this.#isOver || this.hasHead || this.#version === 'HTTP/1.0') return;
     this.#encodeHead(head);
-    this.#output.flush();
+    this.#output.flushSoon();
   }
 
   head(head: ResponseHead): void {
@@ -130,7 +130,7 @@ export class ServerExchange implements Exchange, ResponseStream {
     }
     if (this.#framing === Framing.chunked) appendLastChunk(this.#output, trailers);
     this.#isOver = true;
-    this.#output.flush();
+    this.#output.flushSoon();
     this.#connection.exchangeEnded(this, this.#isLast);
   }
 

@@ -70,7 +70,7 @@ function load() {
       BIO_up_ref: { arguments: ['pointer'], return: 'i32' },
       BIO_write: { arguments: ['u64', 'u64', 'i32'], return: 'i32' },
       BIO_read: { arguments: ['u64', 'u64', 'i32'], return: 'i32' },
-      BIO_ctrl_pending: { arguments: ['u64'], return: 'u64' },
+      BIO_ctrl_pending: { arguments: ['u64'], return: 'i32' },
       SSL_new: { arguments: ['pointer'], return: 'pointer' },
       SSL_free: { arguments: ['pointer'], return: 'void' },
       SSL_set_bio: { arguments: ['pointer', 'pointer', 'pointer'], return: 'void' },

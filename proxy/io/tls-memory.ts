@@ -44,7 +44,7 @@ export class SharedBios {
   /** Drops what a session left unread: it is broken, or said that nothing follows. */
   discardIncoming(): void {
     const { BIO_ctrl_pending, BIO_read } = ssl.openssl();
-    while (BIO_ctrl_pending(this.incoming) > 0n) BIO_read(this.incoming, this.clear.address, CLEAR_BYTES);
+    while (BIO_ctrl_pending(this.incoming) > 0) BIO_read(this.incoming, this.clear.address, CLEAR_BYTES);
   }
 
   #feedAddress(bytes: Uint8Array, length: number): ssl.Pointer {

@@ -108,7 +108,7 @@ export class TlsSession implements TlsDuplex, DuplexListener {
   flush(): boolean {
     const { BIO_read, BIO_ctrl_pending } = ssl.openssl();
     let goesOn = true;
-    while (BIO_ctrl_pending(this.#bios.outgoing) > 0n) goesOn = this.#send(BIO_read);
+    while (BIO_ctrl_pending(this.#bios.outgoing) > 0) goesOn = this.#send(BIO_read);
     return goesOn;
   }
 
@@ -222,7 +222,7 @@ export class TlsSession implements TlsDuplex, DuplexListener {
       const count = SSL_read(this.#session, at, RECORD_BYTES_MAX);
       if (count > 0) {
         filled += count;
-        if (BIO_ctrl_pending(incoming) === 0n) break;
+        if (BIO_ctrl_pending(incoming) === 0) break;
         continue;
       }
       const error = SSL_get_error(this.#session, count);
