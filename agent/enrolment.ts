@@ -199,13 +199,19 @@ export class Enrolment {
       netnsFd: this.#netnsFd,
       listeners,
     };
-    const host = new PodHost(pod, workers);
-    const worker = new PodWorker({ host, clock, log: this.#log, drainGraceMs: config.drainGraceMs });
-    host.processes = () => worker.processes();
-    const members = { identity: identifyNetns(this.#netnsFd), listeners, host, worker };
-    if (found) worker.adopt(host.adopt(found), config);
-    else worker.start(config);
-    return members;
+    try {
+      const identity = identifyNetns(this.#netnsFd);
+      const host = new PodHost(pod, workers);
+      const worker = new PodWorker({ host, clock, log: this.#log, drainGraceMs: config.drainGraceMs });
+      host.processes = () => worker.processes();
+      if (found) worker.adopt(host.adopt(found), config);
+      else worker.start(config);
+      return { identity, listeners, host, worker };
+    } catch (error) {
+      // Nobody else knows them yet, and the next try opens its own.
+      closeListeners(listeners);
+      throw error;
+    }
   }
 
   #configure(config: WorkerConfig): void {

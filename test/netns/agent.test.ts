@@ -1,4 +1,4 @@
-import { existsSync, mkdirSync, readdirSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import net from 'node:net';
 import path from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
@@ -131,6 +131,17 @@ describe.each(['ebpf', 'nftables'] as const)('agent with %s', (kind) => {
     expect(listFiles(path.join(node.runDir, 'workers')).every((name) => name.startsWith('uid-'))).toBe(true);
     expect((await node.cni('DEL', late, { namespace: 'shop', name: 'late' })).status).toBe(0);
     await expect.poll(() => existsSync(path.join(node.runDir, 'workers/uid-late')), POLL).toBe(false);
+  });
+
+  test('an ADD that fails while the worker is set up leaves no listener behind', async () => {
+    const blocked = node.network.addPod('blocked');
+    node.applyPod('shop', 'blocked');
+    const directory = path.join(node.runDir, 'workers/uid-blocked');
+    mkdirSync(path.dirname(directory), { recursive: true });
+    const sockets = () => inNetns(blocked.netnsFd, () => readFileSync('/proc/thread-self/net/tcp', 'utf8').split('\n'));
+    writeFileSync(directory, 'in the way');
+    expect(await node.cni('ADD', blocked, { namespace: 'shop', name: 'blocked' })).toMatchObject({ status: 1 });
+    expect(sockets().filter((line) => line.includes(' 0A '))).toEqual([]);
   });
 
   test('a pod with the address of another is refused, and named', async () => {
