@@ -55,7 +55,8 @@ export function plainEndpoint(address: string, port: number, noTlsReason: string
 }
 
 /**
- * Reads a WeightedAddr; null where it has no address. `isLocal` tells the pod's own addresses: to itself a pod talks
+ * Reads a WeightedAddr; null where it has no address, or an identity that cannot be checked: such a peer is meshed, and
+ * its bytes must not leave in clear. `isLocal` tells the pod's own addresses: to itself a pod talks
  * without TLS, upgrade or transport header. `setLabels` apply to every endpoint of a set.
  */
 export function readEndpoint(
@@ -67,10 +68,12 @@ export function readEndpoint(
   if (address === null || !message.addr || message.addr.port < 1 || message.addr.port > 65_535) return null;
   const labels = { ...setLabels, ...message.metricLabels };
   if (isLocal(address)) return { ...plainEndpoint(address, message.addr.port, 'loopback'), labels };
+  const identity = readIdentity(message.tlsIdentity);
+  if (message.tlsIdentity && !identity) return null;
   return {
     address,
     port: message.addr.port,
-    identity: readIdentity(message.tlsIdentity),
+    identity,
     noTlsReason: 'not_provided_by_service_discovery',
     hint: message.protocolHint?.protocol?.$case ?? null,
     transportPort: message.protocolHint?.opaqueTransport?.inboundPort || null,
@@ -116,7 +119,7 @@ export function isSameEndpoint(a: EndpointInfo, b: EndpointInfo): boolean {
   );
 }
 
-/** URI identities without a server name are of no use: there would be nothing to send as SNI. */
+/** Null for what cannot be checked. URI identities without a server name: there would be nothing to send as SNI. */
 function readIdentity(message: WeightedAddr['tlsIdentity']): PeerIdentity | null {
   const strategy = message?.strategy;
   const serverName = message?.serverName?.name ?? '';

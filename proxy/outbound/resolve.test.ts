@@ -1,6 +1,7 @@
 import { describe, expect, test } from 'vitest';
 import type { DestinationProfile } from '#api/gen/destination.ts';
 import type { OutboundPolicy } from '#api/gen/outbound.ts';
+import { readEndpoint } from './endpoint-info.ts';
 import { type Answer, resolve, resolveLate } from './resolve.ts';
 import { balancerBackend, detectPolicy, route, rule, weightedAddr } from './testing.ts';
 
@@ -63,6 +64,18 @@ describe('resolve', () => {
         protocol: { opaque: [{ distribution: { backends: [{ backend: { endpoint: { address: '10.1.0.9' } } }] } }] },
       },
     });
+  });
+
+  test.each([
+    { strategy: { $case: 'uriLikeIdentity' as const, value: { uri: 'spiffe://a/b' } }, serverName: undefined },
+    { strategy: { $case: 'dnsLikeIdentity' as const, value: { name: '' } }, serverName: undefined },
+    // A way to tell identities that a newer control plane knows.
+    { strategy: undefined, serverName: { name: 'web.shop' } },
+  ])('a peer with an identity that cannot be checked gets nothing in clear', (tlsIdentity) => {
+    const endpoint = weightedAddr('10.1.0.9', 8080, { tlsIdentity });
+    expect(readEndpoint(endpoint, options.isLocal)).toBeNull();
+    const resolution = resolve(ORIGINAL, profile({ fullyQualifiedName: '', endpoint }), absent, options);
+    expect(resolution?.policy.protocol.kind).toBe('invalid');
   });
 
   test('an endpoint with an opaque hint is not read', () => {

@@ -99,6 +99,10 @@ function synthesize(original: Original, profile: Profile | null, options: Resolv
   const { isLocal, detectTimeoutMs } = options;
   const endpoint = profile?.endpoint ? readEndpoint(profile.endpoint, isLocal) : null;
   if (endpoint) return forwardPolicy(defaultRef('endpoint'), endpoint, detectTimeoutMs());
+  if (profile?.endpoint?.tlsIdentity) {
+    const reason = 'read endpoint of the profile: expected an identity that can be checked';
+    return { parent: defaultRef('endpoint'), protocol: { kind: 'invalid', reason } };
+  }
   const reason = isLocal(original.address) ? 'loopback' : 'not_provided_by_service_discovery';
   return forwardPolicy(
     defaultRef('forward'),
