@@ -69,6 +69,8 @@ export class Http2Transport<User> {
   }
 
   #onBytes(bytes: Uint8Array, start: number, end: number): void {
+    // Behind our FIN nothing can be answered any more.
+    if (this.#isEnding) return;
     this.#connection.receive(bytes, start, end, this.#clock.nowMs());
     this.#watchHeaders();
     this.flushSoon();
@@ -87,7 +89,7 @@ export class Http2Transport<User> {
 
   #flush(): void {
     const connection = this.#connection;
-    while (!this.#isClosed && connection.output.length > 0) {
+    while (!this.#isClosed && !this.#isEnding && connection.output.length > 0) {
       const isWritable = this.#duplex.write(connection.output.view());
       // Before `taken`, which moves more bytes from the streams into the output.
       if (!isWritable) connection.setWritable(false);

@@ -3,6 +3,7 @@ import net from 'node:net';
 import { afterEach, describe, expect, test } from 'vitest';
 import { systemClock } from '#lib/clock.ts';
 import type { HeddleError } from '#lib/errors.ts';
+import { memoryPair } from '#lib/memory-duplex.ts';
 import type { Exchange, HttpService, RequestHead, RequestStream, ResponseHead } from '../http.ts';
 import { HeaderList } from '../wire/headers.ts';
 import { connectTcp } from './connect.ts';
@@ -286,6 +287,31 @@ describe('a reader that does not read', () => {
     await expect.poll(() => received).toBeGreaterThan(5_000_000);
     for (const cleanup of cleanups.splice(0)) cleanup();
   });
+});
+
+/** A frame of stream 0 without flags. */
+function frame(type: number, payload: Uint8Array = new Uint8Array(0)): Buffer {
+  const head = Buffer.alloc(9);
+  head.writeUIntBE(payload.length, 0, 3);
+  head[3] = type;
+  return Buffer.concat([head, payload]);
+}
+
+test('a peer that goes away and talks on behind our end is not answered, and harms nobody', async () => {
+  const [client, server] = memoryPair();
+  let isClosed = false;
+  serveHttp2(server, { service: echo, clock: systemClock, clientIdentity: null, onClose: () => (isClosed = true) });
+  const ended = Promise.withResolvers<void>();
+  client.listener = { onData: () => {}, onEnd: ended.resolve, onDrain: () => {}, onClose: () => {} };
+  client.resume();
+  const goaway = frame(7, new Uint8Array(8));
+  const ping = frame(6, new Uint8Array(8));
+  client.write(Buffer.concat([Buffer.from('PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n'), frame(4), goaway]));
+  await ended.promise;
+  // What is written behind an end is an assertion that fails, and the worker with it.
+  client.write(ping);
+  client.end();
+  await expect.poll(() => isClosed).toBe(true);
 });
 
 describe('keep-alive', () => {
