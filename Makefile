@@ -62,8 +62,9 @@ conformance: build $(CONFORMANCE) ## HTTP/2, gRPC, HTTP/1, TLS and WebSocket by 
 demo: build build/cni-reference/bin/cnitool ## the main job: real pods, meshed, with a live table (ONCE=1 prints one JSON document)
 	@$(NODE) demo/main.ts $(if $(ONCE),--once)
 
-bench: build build/cni-reference/bin/cnitool ## benchmarks beside a peer: SUITE=node|peers|scale, JSON=1 for rows
-	@$(NODE) bench/main.ts $(or $(SUITE),node) $(if $(JSON),--json)
+bench: build build/cni-reference/bin/cnitool ## benchmarks beside peers: SUITE=node|peers|scale, JSON=1 for rows, ARGS='--rounds 1'
+	@bin/setup bench >&2
+	@$(NODE) bench/main.ts $(or $(SUITE),node) $(if $(JSON),--json) $(ARGS)
 
 proto: setup ## regenerate api/gen from api/proto (needs Debian's protobuf-compiler and libprotobuf-dev)
 	@api/proto/generate

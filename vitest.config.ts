@@ -8,7 +8,7 @@ export default defineConfig({
   test: {
     passWithNoTests: true,
     projects: [
-      { test: { name: 'unit', include: ['{agent,api,bpf,cli,controlplane,demo,kube,lib,proxy}/**/*.test.ts'] } },
+      { test: { name: 'unit', include: ['{agent,api,bench,bpf,cli,controlplane,demo,kube,lib,proxy}/**/*.test.ts'] } },
       { test: { name: 'tidy', include: ['test/*.test.ts'], testTimeout: 60_000 } },
       { test: { name: 'worker', include: ['test/worker/**/*.test.ts'], ...kernel } },
       { test: { name: 'controlplane', include: ['test/controlplane/**/*.test.ts'], ...kernel } },

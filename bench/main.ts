@@ -6,22 +6,50 @@ import { chmodSync, mkdtempSync, rmSync } from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
 import { Command } from 'commander';
+import { formatAims, stateAims } from './aims.ts';
 import { runNodeSuite } from './node.ts';
+import { runPeersSuite } from './peers.ts';
 import { formatRows, type Row } from './row.ts';
 
-type Suite = (directory: string, say: (text: string) => void) => Promise<Row[]>;
-const SUITES: Record<string, Suite> = { node: runNodeSuite };
+interface Options {
+  json?: boolean;
+  inside?: string;
+  seconds: number;
+  rounds: number;
+  tests?: string[];
+}
+
+interface Outcome {
+  rows: Row[];
+  /** What follows the table. */
+  remarks?: string;
+  /** What could not be measured, a line each. */
+  errors?: string[];
+}
+
+type Suite = (directory: string, say: (text: string) => void, options: Options) => Promise<Outcome>;
+const SUITES: Record<string, Suite> = {
+  node: async (directory, say) => ({ rows: await runNodeSuite(directory, say) }),
+  peers: async (directory, say, options) => {
+    const { rows, errors } = await runPeersSuite(directory, say, options);
+    return { rows, errors, remarks: `Heddle beside its aims\n${formatAims(stateAims(rows))}` };
+  },
+};
 
 const command = new Command('bench')
   .argument('<suite>', `one of ${Object.keys(SUITES).join(', ')}`)
   .option('--json', 'print {"rows":[…]} and nothing else on standard output')
   .option('--inside <directory>', 'already in namespaces of its own, with a directory to work in')
+  .option('--seconds <number>', 'peers: how long one measurement lasts', Number, 3)
+  .option('--rounds <number>', 'peers: how many measurements make a median', Number, 3)
+  .option('--tests <names>', 'peers: only these, with commas between', (text) => text.split(','))
   .option('--check-config', 'check the arguments and exit');
 
 async function main(argv: string[]): Promise<number> {
   if (argv.includes('--check-config')) return 0;
   command.parse(argv, { from: 'user' });
-  const { json, inside } = command.opts<{ json?: boolean; inside?: string }>();
+  const options = command.opts<Options>();
+  const { json, inside } = options;
   const suite = SUITES[command.args[0] ?? ''];
   if (suite === undefined) {
     console.error(`bench: unknown suite "${command.args[0]}": expected one of ${Object.keys(SUITES).join(', ')}`);
@@ -32,9 +60,13 @@ async function main(argv: string[]): Promise<number> {
     return 2;
   }
   if (inside === undefined) return enterNamespaces(argv);
-  const rows = await suite(inside, (text) => console.error(`bench: ${text}`));
+  const say = (text: string) => console.error(`bench: ${text}`);
+  const { rows, remarks, errors = [] } = await suite(inside, say, options);
   console.log(json ? JSON.stringify({ rows }) : formatRows(rows));
-  return 0;
+  // Remarks are for a person: beside JSON they go where the progress goes.
+  if (remarks !== undefined) (json ? console.error : console.log)(`\n${remarks}`);
+  for (const error of errors) say(`not measured: ${error}`);
+  return errors.length > 0 ? 1 : 0;
 }
 
 /**

@@ -5,7 +5,7 @@ import path from 'node:path';
 import { type BenchPod, MESHED, MeshNode, PLAIN } from './mesh-node.ts';
 import { startHaproxyPair } from './pair/haproxy.ts';
 import { ORIGIN_PORT, startOrigin } from './pair/origin.ts';
-import type { Pair } from './pair/system.ts';
+import { type Pair, ROUTES } from './pair/system.ts';
 import { cpuMicroseconds, memoryOf } from './process-cost.ts';
 import { median, quantile, type Row } from './row.ts';
 import { runWrk, type WrkResult } from './wrk.ts';
@@ -114,29 +114,29 @@ async function pairRows(node: MeshNode, directory: string, say: (text: string) =
     clientNetns: from.name,
     serverNetns: to.name,
     serverAddress: to.ipv4,
-    origin: `127.0.0.1:${ORIGIN_PORT}`,
-    mode: 'http',
+    routes: [ROUTES.http],
   });
   const rows: Row[] = [];
   for (const connections of [16, 128]) {
     const samples: Record<'haproxy' | 'heddle', Sample[]> = { haproxy: [], heddle: [] };
     for (let round = 0; round < PAIR_ROUNDS; round++) {
       say(`${connections} connections, round ${round + 1} of ${PAIR_ROUNDS}`);
-      samples.haproxy.push(await measure(haproxyPids(haproxy), () => throughHaproxy(from.name, haproxy, connections)));
+      samples.haproxy.push(await measure(haproxyPids(haproxy), () => throughHaproxy(from.name, connections)));
       samples.heddle.push(await measure(workers, () => load(client, server, connections, PAIR_SECONDS)));
     }
     rows.push(...compare(`http1-${connections}`, samples));
   }
-  for (const program of [...haproxy.programs, origin]) program.stop();
+  for (const program of [haproxy.client, haproxy.server, origin]) program.stop();
   return rows;
 }
 
 function haproxyPids(pair: Pair): number[] {
-  return pair.programs.map(({ pid }) => pid);
+  return [pair.client.pid, pair.server.pid];
 }
 
-function throughHaproxy(netns: string, pair: Pair, connections: number): Promise<WrkResult> {
-  return runWrk({ netns, url: `http://${pair.host}:${pair.port}/`, connections, durationSeconds: PAIR_SECONDS });
+function throughHaproxy(netns: string, connections: number): Promise<WrkResult> {
+  const url = `http://127.0.0.1:${ROUTES.http.clientPort}/`;
+  return runWrk({ netns, url, connections, durationSeconds: PAIR_SECONDS });
 }
 
 interface Sample {

