@@ -182,13 +182,14 @@ function workerGauges(registry: Registry, { enrolments }: MetricsSources): void 
 function nodeGauges(registry: Registry, sources: MetricsSources): void {
   new Gauge({
     name: 'heddle_relay_targets',
-    help: 'Watches on the control plane by kind; stale ones have an answer but no stream.',
+    help: 'Watches on the control plane by kind; stale ones have an answer but no stream, empty ones have no answer.',
     labelNames: ['kind', 'state'] as const,
     registers: [registry],
     collect() {
-      for (const { kind, targets, stale } of sources.relay()) {
-        this.set({ kind, state: 'fresh' }, targets - stale);
+      for (const { kind, targets, fresh, stale } of sources.relay()) {
+        this.set({ kind, state: 'fresh' }, fresh);
         this.set({ kind, state: 'stale' }, stale);
+        this.set({ kind, state: 'empty' }, targets - fresh - stale);
       }
     },
   });

@@ -31,6 +31,8 @@ export interface RelayStats {
   kind: keyof typeof WatchKind;
   targets: number;
   subscribers: number;
+  /** Targets whose value a stream feeds. */
+  fresh: number;
   /** Targets whose value stands without a stream. */
   stale: number;
 }
@@ -89,6 +91,7 @@ export class Relay {
         kind,
         targets: fanOuts.length,
         subscribers: fanOuts.reduce((sum, { fanOut }) => sum + fanOut.subscribers, 0),
+        fresh: fanOuts.filter(({ fanOut }) => fanOut.hasValue && fanOut.staleSinceMs === null).length,
         stale: fanOuts.filter(({ fanOut }) => fanOut.staleSinceMs !== null).length,
       };
     });
