@@ -7,8 +7,8 @@ import path from 'node:path';
 import { openSource } from '#kube/open.ts';
 import type { Clock } from '#lib/clock.ts';
 import type { ListenAddress } from '#lib/grpc/server.ts';
+import { releaseIdleMemory } from '#lib/idle-memory.ts';
 import type { Log } from '#lib/log.ts';
-import { releaseStartMemory } from '#lib/start-memory.ts';
 import { AdminServer } from './admin.ts';
 import { chooseRedirector, uninstallRedirection } from './choose-redirector.ts';
 import { CniInstaller } from './cni/install.ts';
@@ -145,7 +145,7 @@ export class Agent {
     markReady(config.runDir);
     await this.#installer?.start();
     this.#sweepRuntimes(runtime);
-    releaseStartMemory(clock, () => (this.#cni?.inFlight ?? 0) > 0);
+    releaseIdleMemory(clock);
     log.info('agent is ready', { node: config.nodeName, admin: address, redirect: this.#redirector.kind });
   }
 

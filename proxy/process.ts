@@ -5,8 +5,8 @@ import { setFlagsFromString } from 'node:v8';
 import { CONTROL_FD, LISTENER_FIRST_FD, LISTENER_NAMES, type ListenerName, WorkerExit } from '#api/worker-link.ts';
 import { systemClock } from '#lib/clock.ts';
 import { describeError } from '#lib/errors.ts';
+import { releaseIdleMemory } from '#lib/idle-memory.ts';
 import { createLog, type LogSink } from '#lib/log.ts';
-import { releaseStartMemory } from '#lib/start-memory.ts';
 import { parseConfig } from './config.ts';
 import { originalDestination } from './original-destination.ts';
 import { Worker, type WorkerOptions } from './worker.ts';
@@ -64,7 +64,7 @@ export function main(
     process.on('SIGTERM', () => worker.terminate());
     process.on('SIGINT', () => worker.terminate());
     worker.start();
-    releaseStartMemory(systemClock, () => worker.state.connections > 0);
+    releaseIdleMemory(systemClock);
   } catch (error) {
     fail(error);
   }

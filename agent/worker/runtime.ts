@@ -37,10 +37,20 @@ export interface WorkerRuntime {
 }
 
 /**
- * Flags change V8's cache and its memory, so they are part of the version. With `gc` a worker gives back what only its
- * start needed (lib/start-memory.ts).
+ * Flags change V8's cache and its memory, so they are part of the version. What a worker holds under load follows from
+ * them, what it holds when the load is over from `gc` (lib/idle-memory.ts). docs/adr/0011-memory-of-a-quiet-worker.md
+ * has the figures.
  */
-const NODE_FLAGS = ['--disable-warning=ExperimentalWarning', '--expose-gc'];
+const NODE_FLAGS = [
+  '--disable-warning=ExperimentalWarning',
+  '--expose-gc',
+  // The young generation otherwise grows to three times 16 MiB, for no less CPU: nearly all of it dies at once.
+  '--max-semi-space-size=2',
+  // One thread beside the main one compiles and collects: four of them each hold memory of their own.
+  '--v8-pool-size=1',
+];
+/** The C library otherwise makes an arena for each thread and keeps in it what compilers freed. */
+export const NODE_ENVIRONMENT = { MALLOC_ARENA_MAX: '1' };
 const MAIN = 'proxy/main.js';
 /** Written last: a directory without it is half made. */
 const COMPLETE = '.complete';
@@ -120,7 +130,7 @@ export function removeUnusedRuntimes(stateDir: string, used: ReadonlySet<string>
 function versionOf(files: readonly { name: string; content: Buffer }[], nodePath: string): string {
   const hash = createHash('sha256');
   const { size } = statSync(nodePath);
-  hash.update(JSON.stringify([process.version, process.versions.v8, process.arch, size, NODE_FLAGS]));
+  hash.update(JSON.stringify([process.version, process.versions.v8, process.arch, size, NODE_FLAGS, NODE_ENVIRONMENT]));
   for (const { name, content } of files) hash.update(`\0${name}\0${content.length}\0`).update(content);
   return hash.digest('hex').slice(0, 16);
 }

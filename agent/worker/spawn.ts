@@ -18,7 +18,7 @@ import { close, Resource, resourceLimit, setNoNewPrivileges, setResourceLimit } 
 import { openUnixListener } from '#lib/unix-socket.ts';
 import type { WorkerCgroup, WorkerCgroups } from './cgroup.ts';
 import { closeLogPipe, openLogPipe } from './log-pipe.ts';
-import { shareCompileCache, type WorkerRuntime } from './runtime.ts';
+import { NODE_ENVIRONMENT, shareCompileCache, type WorkerRuntime } from './runtime.ts';
 
 /** uid and gid of the worker in slot 0: above what distributions and container users hand out. */
 export const WORKER_UID_FIRST = 65_536;
@@ -122,6 +122,7 @@ function spawnInside(birth: Birth, uid: number, controlFd: number, logFd: number
     detached: true,
     stdio,
     env: {
+      ...NODE_ENVIRONMENT,
       NODE_COMPILE_CACHE: runtime.cacheDirectory,
       [WorkerEnvironment.podUid]: birth.podUid,
       [WorkerEnvironment.workerVersion]: runtime.version,
