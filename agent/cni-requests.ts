@@ -70,7 +70,7 @@ export class CniRequests implements CniHandler {
         `namespace "${inode}" of pod "${podName(enrolment.sandbox)}": expected "${enrolment.sandbox.netnsInode}"`,
       );
     }
-    const drifts = enrolment.verify();
+    const drifts = await enrolment.verify();
     if (drifts.length > 0) {
       const causes = drifts.map(({ kind, cause }) => `${kind}: ${cause}`).join('; ');
       return cniFailed(

@@ -14,6 +14,8 @@ export interface PodDescription {
   /** Why the pod is as it is; empty for a meshed pod that works. */
   reason: string;
   problems: readonly string[];
+  /** What differed at the last look, `kind: cause`. */
+  drift: string[];
   /** The back end that redirects the pod; null when none does. */
   redirect: Redirector['kind'] | null;
   slot: number | null;
@@ -45,6 +47,7 @@ export function describePods(enrolments: readonly Enrolment[], redirect: Redirec
       state: enrolment.state,
       reason: enrolment.reason || (worker?.reason ?? ''),
       problems: enrolment.problems,
+      drift: enrolment.drifts.map(({ kind, cause }) => `${kind}: ${cause}`),
       redirect: enrolment.isAttached ? redirect : null,
       slot: sandbox.slot,
       worker: worker && {

@@ -3,10 +3,13 @@
 //   join   listeners, worker ready, redirection        leave   redirection, worker drained, listeners
 
 import type { WorkerConfig } from '#api/worker-config.ts';
+import { LISTENER_NAMES } from '#api/worker-link.ts';
 import type { Clock } from '#lib/clock.ts';
 import { HeddleError } from '#lib/errors.ts';
 import { close, duplicate } from '#lib/libc.ts';
 import type { Log } from '#lib/log.ts';
+import { isListening } from '#lib/tcp-socket.ts';
+import { type CanaryResult, sendCanary } from './canary.ts';
 import { podName } from './desired.ts';
 import { isFileName } from './files.ts';
 import {
@@ -48,9 +51,16 @@ export class Enrolment {
   reason = '';
   /** Annotations of the pod or its namespace that could not be read. */
   problems: readonly string[] = [];
+  /** What differed at the last look. */
+  drifts: readonly Drift[] = [];
+  /** Of the last look; null where none was sent or it could not tell. */
+  lastCanary: CanaryResult | null = null;
+  /** Canaries in a row that vanished. */
+  silentCanaries = 0;
   #members: Members | null = null;
   #attached: RedirectTarget | null = null;
   #config = '';
+  #canaries = 0;
 
   /**
    * Takes `netnsFd` (kept by a copy) or opens the sandbox's path. Throws `netns-missing` when the namespace is gone,
@@ -68,11 +78,14 @@ export class Enrolment {
     this.#log = services.log.child({ pod: podName(sandbox) });
     this.#netnsFd = netnsFd === null ? openNetns(sandbox.netnsPath) : duplicate(netnsFd);
     try {
-      const { inode } = identifyNetns(this.#netnsFd);
-      if (String(inode) !== sandbox.netnsInode) {
+      const { inode, cookie } = identifyNetns(this.#netnsFd);
+      // Inodes are used again, also for a namespace of the same name: what an agent before knew must be this very one.
+      sandbox.netnsCookie ??= String(cookie);
+      if (String(inode) !== sandbox.netnsInode || String(cookie) !== sandbox.netnsCookie) {
+        const { netnsInode, netnsCookie } = sandbox;
         throw new HeddleError(
           'netns-mismatch',
-          `open the namespace of pod "${podName(sandbox)}": expected inode "${sandbox.netnsInode}", found "${inode}"`,
+          `open the namespace of pod "${podName(sandbox)}": expected inode "${netnsInode}" and cookie "${netnsCookie}", found "${inode}" and "${cookie}"`,
         );
       }
     } catch (error) {
@@ -140,18 +153,70 @@ export class Enrolment {
     return found ? 'adopted' : 'started';
   }
 
-  /** What is not as `join` left it; empty for a pod that is not meshed. */
-  verify(): Drift[] {
+  /** What is not as `join` left it; empty for a pod that is not meshed. Takes at most as long as a canary. */
+  async verify(): Promise<Drift[]> {
     const { worker } = this;
-    if (!this.#attached || !worker) return [];
-    const drifts = this.#services.redirector.verify(this.#attached);
+    const attached = this.#attached;
+    this.lastCanary = null;
+    if (!attached || !worker) {
+      this.drifts = [];
+      return [];
+    }
+    const drifts = this.#services.redirector.verify(attached);
     if (worker.state !== 'ready') drifts.push({ kind: 'worker', cause: worker.reason || `worker is ${worker.state}` });
+    else if (worker.pingsMissed > 0) drifts.push({ kind: 'worker', cause: 'worker does not answer' });
+    else drifts.push(...(await this.#verifyByCanary(attached.plan, worker)));
+    // Whoever left or changed meanwhile is looked at the next time.
+    if (this.#attached !== attached) drifts.length = 0;
+    this.drifts = drifts;
     return drifts;
   }
 
-  /** Puts the redirection back as it should be. */
+  async #verifyByCanary(plan: RedirectPlan, worker: PodWorker): Promise<Drift[]> {
+    const { current } = worker;
+    if (!current) return [];
+    const families = [...new Set(this.sandbox.ips.map((ip) => (ip.includes(':') ? 6 : 4)))] as (4 | 6)[];
+    const family = families[this.#canaries++ % families.length] ?? 4;
+    const result = await sendCanary({ netnsFd: this.#netnsFd, plan, family, process: current });
+    // While one worker takes over from another, either may get it; and one that hangs is the pings' to find.
+    const isCertain = worker.current === current && worker.processes().length === 1 && worker.pingsMissed === 0;
+    if (result.kind === 'failed' && !isCertain) return [];
+    this.lastCanary = result;
+    this.silentCanaries = result.kind === 'failed' && result.isSilent ? this.silentCanaries + 1 : 0;
+    return result.kind === 'failed' ? [{ kind: 'canary', cause: result.cause }] : [];
+  }
+
+  /** Puts redirection and listeners back as they should be. */
   repair(): void {
-    if (this.#attached) this.#services.redirector.attach(this.#attached);
+    const { listeners } = this.#members ?? {};
+    if (!this.#attached || !listeners) return;
+    if (LISTENER_NAMES.every((name) => isListening(listeners[name]))) this.#services.redirector.attach(this.#attached);
+    else this.#renewListeners();
+  }
+
+  /** Another worker on the same listeners; the present one finishes its connections. */
+  replaceWorker(): void {
+    this.silentCanaries = 0;
+    this.worker?.replace();
+  }
+
+  /** A socket that was shut does not listen again: connections wait in new ones until the next worker takes them. */
+  #renewListeners(): void {
+    const members = this.#members!;
+    const before = members.listeners;
+    const listeners = openListeners(this.#netnsFd, this.#services.redirector.listenOn);
+    const attached = { ...this.#attached!, listeners };
+    try {
+      this.#services.redirector.attach(attached);
+    } catch (error) {
+      closeListeners(listeners);
+      throw error;
+    }
+    this.#attached = attached;
+    members.listeners = listeners;
+    members.host.useListeners(listeners);
+    closeListeners(before);
+    members.worker.replace();
   }
 
   /** Takes the pod out of the mesh: new connections go direct from here on, open ones have `graceMs`. */
@@ -160,6 +225,8 @@ export class Enrolment {
     this.#detach();
     this.#members = null;
     this.#config = '';
+    this.drifts = [];
+    this.silentCanaries = 0;
     if (!members) {
       // Of an agent before, and never taken over.
       if (this.sandbox.slot !== null) await purgeWorkers(this.sandbox.pod.uid, this.#services.workers);

@@ -6,7 +6,7 @@ import { type Status, statusName } from '#lib/grpc/status.ts';
 import type { InstallState } from './cni/install.ts';
 import type { Enrolment } from './enrolment.ts';
 import type { ReconcileEvents } from './reconcile.ts';
-import type { DriftKind } from './redirect/redirector.ts';
+import { DRIFT_KINDS, type DriftKind } from './redirect/redirector.ts';
 import type { RelayStats } from './relay/relay.ts';
 import { processStatus } from './worker/process-table.ts';
 
@@ -27,6 +27,7 @@ export class AgentMetrics implements ReconcileEvents {
   readonly #cniDuration;
   readonly #enrollSeconds;
   readonly #drifts;
+  readonly #canaries;
   readonly #certificates;
   readonly #scrapeErrors;
 
@@ -58,7 +59,13 @@ export class AgentMetrics implements ReconcileEvents {
       labelNames: ['kind'] as const,
       registers,
     });
-    for (const kind of ['bpf', 'listener', 'netns', 'worker'] as const) this.#drifts.inc({ kind }, 0);
+    for (const kind of DRIFT_KINDS) this.#drifts.inc({ kind }, 0);
+    this.#canaries = new Counter({
+      name: 'heddle_pod_canaries_total',
+      help: 'Connections made inside pods to see that they reach the worker; skipped where none could tell.',
+      labelNames: ['result'] as const,
+      registers,
+    });
     this.#certificates = new Counter({
       name: 'heddle_identity_requests_total',
       help: 'Certificate requests relayed for workers, by the status of the identity service.',
@@ -89,6 +96,10 @@ export class AgentMetrics implements ReconcileEvents {
     this.#drifts.inc({ kind });
   }
 
+  canary(result: 'ok' | 'skipped' | 'failed'): void {
+    this.#canaries.inc({ result });
+  }
+
   certified(status: Status): void {
     this.#certificates.inc({ status: statusName(status) });
   }
@@ -107,8 +118,9 @@ export class AgentMetrics implements ReconcileEvents {
 }
 
 /** A meshed pod whose worker is not ready counts as pending: its traffic waits. */
-function stateOf(enrolment: Enrolment): 'meshed' | 'pending' | 'unmeshed' {
+function stateOf(enrolment: Enrolment): 'meshed' | 'pending' | 'drift' | 'unmeshed' {
   if (enrolment.sandbox.slot === null) return 'unmeshed';
+  if (enrolment.drifts.length > 0) return 'drift';
   return enrolment.isAttached && enrolment.worker?.state === 'ready' ? 'meshed' : 'pending';
 }
 
@@ -119,7 +131,7 @@ function podGauges(registry: Registry, sources: MetricsSources): void {
     labelNames: ['state'] as const,
     registers: [registry],
     collect() {
-      const counts = { meshed: 0, pending: 0, unmeshed: 0 };
+      const counts = { meshed: 0, pending: 0, drift: 0, unmeshed: 0 };
       for (const enrolment of sources.enrolments()) counts[stateOf(enrolment)]++;
       for (const [state, count] of Object.entries(counts)) this.set({ state }, count);
     },

@@ -14,9 +14,10 @@ import { Enrolment, type EnrolmentServices } from './enrolment.ts';
 import { meshedNamespaces } from './meshed-namespaces.ts';
 import { netnsInode } from './netns-path.ts';
 import type { PodCache, PodReference } from './pods.ts';
-import { type DriftKind, POD_SLOTS_MAX } from './redirect/redirector.ts';
+import { POD_SLOTS_MAX } from './redirect/redirector.ts';
 import { Rollout } from './rollout.ts';
 import type { Sandbox, SandboxStore } from './sandboxes.ts';
+import { Verifier, type VerifierEvents } from './verifier.ts';
 import type { MeshSettings } from './worker-config.ts';
 
 export interface ReconcilerOptions {
@@ -31,13 +32,12 @@ export interface ReconcilerOptions {
 }
 
 /** What happened, for metrics. */
-export interface ReconcileEvents {
+export interface ReconcileEvents extends VerifierEvents {
   enrolled(milliseconds: number): void;
-  drifted(kind: DriftKind): void;
 }
 
 /** A sandbox as the runtime or a record describes it. */
-export type NewSandbox = Omit<Sandbox, 'v' | 'slot'>;
+export type NewSandbox = Omit<Sandbox, 'v' | 'slot' | 'netnsCookie'>;
 
 const TICK_MS = 5_000;
 /** How long a pod that leaves the mesh alive may finish its connections. */
@@ -45,17 +45,12 @@ const LEAVE_GRACE_MS = 10_000;
 const REMOVE_GRACE_MS = 300;
 const READY_TIMEOUT_MS = 30_000;
 const RETRY = { minMs: 1_000, maxMs: 60_000, jitter: 0.2 } as const;
-/** A namespace file that is missing at so many looks in a row belongs to a sandbox that is gone. */
-const ABSENCES_MAX = 2;
 const FAULTY_FILES_MAX = 1_000;
 
 interface Entry {
   enrolment: Enrolment;
   backoff: Backoff;
   retry: Timer | null;
-  absences: number;
-  /** Cause of the drift that was last written to the log. */
-  drift: string;
   /** Read from disk, and its worker not yet taken over. */
   isFound: boolean;
 }
@@ -66,6 +61,7 @@ export class Reconciler {
   readonly #lock = new KeyedLock();
   #tick: Timer | null = null;
   readonly #rollout: Rollout;
+  readonly #verifier: Verifier;
   #namespaceWrite: Timer | null = null;
   #isStopped = false;
   /** Files of the plugin that were named in the log already. */
@@ -77,6 +73,13 @@ export class Reconciler {
       workers: () => this.enrolments().flatMap(({ worker }) => worker ?? []),
       version: options.services.workers.runtime.version,
       clock: options.clock,
+    });
+    this.#verifier = new Verifier({
+      enrolments: () => this.enrolments(),
+      remove: (containerId) => this.remove(containerId),
+      events: options.events,
+      clock: options.clock,
+      log: options.log,
     });
     options.pods.listener = {
       podChanged: (reference) => this.#podChanged(reference),
@@ -96,6 +99,7 @@ export class Reconciler {
   async start(): Promise<void> {
     await Promise.all(this.#options.store.load().map((sandbox) => this.#recall(sandbox)));
     await Promise.all([...this.#entries.values()].map((entry) => this.#reconcile(entry)));
+    this.#verifier.start();
     await this.#everyTick();
   }
 
@@ -151,6 +155,7 @@ export class Reconciler {
     this.#isStopped = true;
     this.#tick?.cancel();
     this.#rollout.stop();
+    this.#verifier.stop();
     this.#namespaceWrite?.cancel();
     for (const entry of this.#entries.values()) {
       entry.retry?.cancel();
@@ -176,8 +181,6 @@ export class Reconciler {
       enrolment,
       backoff: new Backoff(RETRY),
       retry: null,
-      absences: 0,
-      drift: '',
       isFound: false,
     };
     this.#entries.set(sandbox.containerId, entry);
@@ -311,8 +314,7 @@ export class Reconciler {
   }
 
   async #everyTick(): Promise<void> {
-    const work = [...this.#entries.values()].map((entry) => this.#verify(entry));
-    for (const record of this.#records('tombstone')) work.push(this.#reap(record));
+    const work = this.#records('tombstone').map((record) => this.#reap(record));
     for (const kind of ['missed', 'open'] as const) {
       for (const record of this.#records(kind)) work.push(this.#enrolLate(record));
     }
@@ -330,29 +332,6 @@ export class Reconciler {
       if (this.#faultyFiles.size < FAULTY_FILES_MAX) this.#faultyFiles.add(file);
     }
     return records;
-  }
-
-  async #verify(entry: Entry): Promise<void> {
-    const { enrolment } = entry;
-    const { sandbox } = enrolment;
-    const { events, log } = this.#options;
-    entry.absences = netnsInode(sandbox.netnsPath) === sandbox.netnsInode ? 0 : entry.absences + 1;
-    if (entry.absences >= ABSENCES_MAX) {
-      log.warn('namespace of the sandbox is gone without a DEL: the pod is removed', { pod: podName(sandbox) });
-      await this.remove(sandbox.containerId);
-      return;
-    }
-    try {
-      const drifts = enrolment.verify();
-      const cause = drifts.map((drift) => `${drift.kind}: ${drift.cause}`).join('; ');
-      if (cause !== '' && cause !== entry.drift) log.warn('pod drifted', { pod: podName(sandbox), cause });
-      entry.drift = cause;
-      for (const drift of drifts) events.drifted(drift.kind);
-      // A worker that is not ready is its supervisor's to repair.
-      if (drifts.some(({ kind }) => kind !== 'worker')) enrolment.repair();
-    } catch (error) {
-      log.error('cannot verify or repair a pod', { pod: podName(sandbox), error });
-    }
   }
 
   async #reap(record: CniRecord): Promise<void> {

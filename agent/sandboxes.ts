@@ -18,6 +18,8 @@ export interface Sandbox {
   netnsPath: string;
   /** Decimal: inodes have 64 bits. */
   netnsInode: string;
+  /** Decimal; unlike the inode never used again. Absent until the namespace was opened. */
+  netnsCookie?: string;
   pod: PodReference;
   /** As the runtime gave them; null where it gave none. */
   annotations: Record<string, string> | null;

@@ -4,7 +4,8 @@
 // stream, payload. Control payloads are JSON, API messages are linkerd2-proxy-api protobufs. Versions N and N-1
 // understand each other: unknown frame types and unknown JSON fields are ignored.
 
-export const LINK_VERSION = 1;
+/** 2: the worker knows `canary`. */
+export const LINK_VERSION = 2;
 export const LINK_FRAME_BYTES_MAX = 4 * 1024 * 1024;
 
 export const LinkFrame = {
@@ -27,6 +28,8 @@ export const LinkFrame = {
   tapEnd: 0x09,
   /** On the stream of a `ping`. */
   pong: 0x0a,
+  /** On the stream of a `canary`: its connection arrived at this worker. */
+  canarySeen: 0x0b,
 
   // Agent to worker.
   /** JSON WorkerConfig (worker-config.ts); the first frame of the agent, and again when it changes. */
@@ -52,8 +55,26 @@ export const LinkFrame = {
    * sent before stands, and may be out of date until the next `update`.
    */
   stale: 0x8c,
+  /**
+   * On a new stream: {@link CANARY}.tokenBytes random bytes. The agent is about to make a connection in the pod that
+   * sends them. Only to workers of link version 2 and later.
+   */
+  canary: 0x8d,
 } as const;
 export type LinkFrame = (typeof LinkFrame)[keyof typeof LinkFrame];
+
+/**
+ * Where canaries go: addresses that nobody has, so that a canary arrives if and only if the pod is redirected. A worker
+ * never forwards a connection there: one without a token of the agent is reset.
+ */
+export const CANARY = {
+  ipv4: '169.254.7.1',
+  ipv6: 'fd68:6564:646c:65::1',
+  port: 4140,
+  tokenBytes: 16,
+  /** From the frame until the connection has arrived and sent its token. */
+  timeoutMs: 2_000,
+} as const;
 
 /** Streams opened by the worker have odd numbers, by the agent even ones; 0 belongs to the link itself. */
 export const LINK_STREAM_NONE = 0;

@@ -7,6 +7,7 @@ import { LINK_VERSION, type LinkDrain, type LinkState, type ListenerName, Worker
 import type { Clock } from '#lib/clock.ts';
 import { HeddleError } from '#lib/errors.ts';
 import type { Log, LogLevel } from '#lib/log.ts';
+import { Canaries, isCanary } from './canary.ts';
 import { type ProcessConfig, parseWorkerConfig } from './config.ts';
 import { AgentLink } from './control/agent-link.ts';
 import { Identity } from './control/identity.ts';
@@ -46,6 +47,7 @@ export class Worker {
   readonly #metrics: Metrics;
   readonly #link: AgentLink;
   readonly #drain: Drain;
+  readonly #canaries: Canaries;
   #config: WorkerConfig | null = null;
   #identity: Identity | null = null;
   #tls: TlsContext | null = null;
@@ -58,6 +60,7 @@ export class Worker {
     const { clock, log, process: own } = options;
     this.#listeners = new Listeners(options.listeners);
     this.#metrics = new Metrics(clock);
+    this.#canaries = new Canaries(clock);
     this.#drain = new Drain({
       clock,
       log,
@@ -81,6 +84,7 @@ export class Worker {
       state: () => this.state,
       onConfig: (json) => this.#configure(parseWorkerConfig(json)),
       onDrain: (drain) => this.#drain.begin(drain),
+      onCanary: (token, seen) => this.#canaries.expect(token, seen),
       scrape: () => this.#metrics.scrape(),
       listeners: () => this.#listeners.handOver(),
       onConnected: () => this.#identity?.retryNow(),
@@ -216,7 +220,8 @@ export class Worker {
       (name, connection) => this.#accept(name, connection),
       (error) => log.error('cannot accept connections any more', { error }),
     );
-    log.info('ready', { sinceStartMs: Math.round(performance.now()) });
+    const { user, system } = process.cpuUsage();
+    log.info('ready', { sinceStartMs: Math.round(performance.now()), cpuMs: Math.round((user + system) / 1000) });
     this.#link.sendState();
   }
 
@@ -227,7 +232,12 @@ export class Worker {
       connection.reset(new HeddleError('not-redirected', `accept on "${name}": expected a redirected connection`));
       return;
     }
-    const half = name === 'inbound4' || name === 'inbound6' ? this.#inbound : this.#outbound;
+    const isInbound = name === 'inbound4' || name === 'inbound6';
+    if (!isInbound && isCanary(target)) {
+      void this.#canaries.accept(connection);
+      return;
+    }
+    const half = isInbound ? this.#inbound : this.#outbound;
     const release = this.#live.hold({ cut: (error) => connection.reset(error) });
     void half!.accept(connection, target).finally(release);
   }

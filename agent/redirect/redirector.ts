@@ -35,7 +35,9 @@ export interface RedirectTarget {
   plan: RedirectPlan;
 }
 
-export type DriftKind = 'bpf' | 'listener' | 'netns' | 'worker';
+/** What differs: programs or rules, listening sockets, the namespace, the worker's life, or all seems well but is not. */
+export const DRIFT_KINDS = ['bpf', 'listener', 'netns', 'worker', 'canary'] as const;
+export type DriftKind = (typeof DRIFT_KINDS)[number];
 
 export interface Drift {
   kind: DriftKind;

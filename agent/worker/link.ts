@@ -105,6 +105,14 @@ export class WorkerLink {
     return this.#request(LinkFrame.ping, () => {}, timeoutMs);
   }
 
+  /**
+   * Tells the worker of a canary. Resolves when its connection arrived there; rejects with `link-timeout` or when the
+   * link ends. `signal` ends the waiting.
+   */
+  canary(token: Uint8Array, timeoutMs: number, signal?: AbortSignal): Promise<void> {
+    return this.#request(LinkFrame.canary, () => {}, timeoutMs, { payload: token, signal });
+  }
+
   /** Hands the worker's Prometheus text to `onChunk`, piece by piece. `chunk` is valid during the call only. */
   scrape(onChunk: (chunk: Buffer) => void, timeoutMs: number): Promise<void> {
     return this.#request(LinkFrame.metricsRequest, onChunk, timeoutMs);
@@ -114,7 +122,12 @@ export class WorkerLink {
     this.#socket.destroy();
   }
 
-  #request(type: number, onChunk: (payload: Buffer) => void, timeoutMs: number): Promise<void> {
+  #request(
+    type: number,
+    onChunk: (payload: Buffer) => void,
+    timeoutMs: number,
+    { payload, signal }: { payload?: Uint8Array; signal?: AbortSignal | undefined } = {},
+  ): Promise<void> {
     return new Promise((resolve, reject) => {
       if (this.#isClosed) {
         reject(new HeddleError('link-failed', 'ask the worker: expected an open link'));
@@ -131,14 +144,17 @@ export class WorkerLink {
       const finish = (error: HeddleError | null): void => {
         this.#requests.delete(stream);
         timer.cancel();
+        signal?.removeEventListener('abort', onAbort);
         if (error) reject(error);
         else resolve();
       };
+      const onAbort = (): void => finish(new HeddleError('link-aborted', 'ask the worker: nobody waits any more'));
+      signal?.addEventListener('abort', onAbort, { once: true });
       const timer = this.#clock.after(timeoutMs, () =>
         finish(new HeddleError('link-timeout', `ask the worker: expected an answer within ${timeoutMs} ms`)),
       );
       this.#requests.set(stream, { onChunk, onEnd: finish });
-      this.#write(encodeLinkFrame(type, stream));
+      this.#write(encodeLinkFrame(type, stream, payload));
     });
   }
 
@@ -184,6 +200,7 @@ export class WorkerLink {
         else this.#requests.get(stream)?.onEnd(null);
         break;
       case LinkFrame.pong:
+      case LinkFrame.canarySeen:
         this.#requests.get(stream)?.onEnd(null);
         break;
       // Unknown frames are of a newer version: the contract says to ignore them.

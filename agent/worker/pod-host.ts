@@ -161,6 +161,11 @@ export class PodHost implements WorkerHost {
     this.#logReader = readLogPipe(workerFiles(this.#directory).logPipe, workerLog, () => services.clock.nowMs());
   }
 
+  /** Processes that start from now on get these. */
+  useListeners(listeners: Listeners): void {
+    this.#pod.listeners = listeners;
+  }
+
   start(generation: number): WorkerProcess {
     const { uid, slot, listeners, netnsFd } = this.#pod;
     const { runtime, cgroups, logLevel } = this.#services;

@@ -43,6 +43,10 @@ class FakeProcess implements SupervisedProcess {
     if (!this.answersPings) throw new HeddleError('link-timeout', 'no pong');
   }
 
+  readonly knowsCanaries = true;
+
+  async canary(): Promise<void> {}
+
   async scrape(): Promise<void> {}
 
   release(): void {
@@ -248,14 +252,14 @@ describe('supervisor', () => {
     worker.start(config);
     host.processes[0]!.becomes('ready');
     for (let round = 0; round < 5; round++) {
-      clock.advance(5_000);
+      clock.advance(4_000);
       await settle();
     }
     expect(host.processes[0]!.isKilled).toBe(false);
     host.processes[0]!.answersPings = false;
     for (let round = 0; round < 3; round++) {
       expect(host.processes[0]!.isKilled).toBe(false);
-      clock.advance(5_000);
+      clock.advance(4_000);
       await settle();
     }
     expect(host.processes[0]!.isKilled).toBe(true);

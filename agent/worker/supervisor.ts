@@ -20,7 +20,9 @@ export interface SupervisedProcess {
   configure(config: WorkerConfig): void;
   drain(drain: LinkDrain): void;
   kill(): void;
+  readonly knowsCanaries: boolean;
   ping(timeoutMs: number): Promise<void>;
+  canary(token: Uint8Array, timeoutMs: number, signal: AbortSignal): Promise<void>;
   scrape(onChunk: (chunk: Buffer) => void, timeoutMs: number): Promise<void>;
   /** Lets go of it without ending it. */
   release(): void;
@@ -55,7 +57,8 @@ const UPGRADE_TIMEOUT_MS = 60_000;
 const STABLE_MS = 60_000;
 /** Added to a grace before the process is killed. */
 const KILL_MARGIN_MS = 250;
-const PING_INTERVAL_MS = 5_000;
+/** A worker that stopped is replaced within 20 s, also when it stopped right behind an answer. */
+const PING_INTERVAL_MS = 4_000;
 /** Unanswered pings until a worker counts as hung. */
 const PINGS_MISSED_MAX = 3;
 /** Retired processes of one pod; the oldest is killed when there are more. */
@@ -109,6 +112,11 @@ export class PodWorker {
   /** Unplanned deaths since this agent started. */
   get restarts(): number {
     return this.#restarts;
+  }
+
+  /** Pings in a row that the current process did not answer. */
+  get pingsMissed(): number {
+    return this.#pingsMissed;
   }
 
   /** Why it is not ready, for people; empty when it is. */
@@ -202,6 +210,12 @@ export class PodWorker {
       successor.kill();
     });
     this.#options.host.changed();
+  }
+
+  /** Another process in place of the current one: a successor where it still serves, else the one after its death. */
+  replace(): void {
+    if (this.canUpgrade) this.upgrade();
+    else if (!this.#successor) this.#current?.kill();
   }
 
   #upgradeFailed(): void {

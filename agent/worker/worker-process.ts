@@ -41,6 +41,7 @@ export interface WorkerProcessOptions {
 }
 
 const SIGKILL = 9;
+const CANARY_LINK_VERSION = 2;
 /**
  * A process that ends closes its link a little before it is gone from the process table. A worker whose links break at
  * once, again and again, must not keep the agent busy.
@@ -128,6 +129,15 @@ export class WorkerProcess {
 
   ping(timeoutMs: number): Promise<void> {
     return this.#linked().ping(timeoutMs);
+  }
+
+  /** False for a worker of a version that would take a canary for a connection of the pod's. */
+  get knowsCanaries(): boolean {
+    return (this.#hello?.linkVersion ?? 0) >= CANARY_LINK_VERSION;
+  }
+
+  canary(token: Uint8Array, timeoutMs: number, signal: AbortSignal): Promise<void> {
+    return this.#linked().canary(token, timeoutMs, signal);
   }
 
   scrape(onChunk: (chunk: Buffer) => void, timeoutMs: number): Promise<void> {

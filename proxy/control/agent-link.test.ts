@@ -45,6 +45,7 @@ function startLink(options: Partial<AgentLinkOptions> = {}) {
     state: () => STATE,
     onConfig: (json) => void seen.configs.push(json),
     onDrain: (drain) => void seen.drains.push(drain),
+    onCanary: (_token, answer) => answer(),
     scrape: () => ['one\n', 'two\n'][Symbol.iterator](),
     listeners: () => ({ names: [], descriptors: [] }),
     onConnected: () => void seen.connected++,

@@ -28,6 +28,8 @@ export interface AgentLinkOptions {
   /** A `config` frame. What it throws is logged and changes nothing else. */
   onConfig(json: Record<string, unknown>): void;
   onDrain(drain: LinkDrain): void;
+  /** The agent is about to send a canary with this token; `seen` tells it that it came. */
+  onCanary(token: Buffer, seen: () => void): void;
   /** Prometheus text in pieces. */
   scrape(): Iterator<string, void>;
   /** The listeners this worker still accepts on. */
@@ -266,6 +268,9 @@ export class AgentLink implements WatchTransport {
         break;
       case LinkFrame.ping:
         connection.send(LinkFrame.pong, stream);
+        break;
+      case LinkFrame.canary:
+        this.#options.onCanary(Buffer.from(payload), () => connection.send(LinkFrame.canarySeen, stream));
         break;
       case LinkFrame.tapRequest:
         // This worker has no tap: it says so in the way that ends one.

@@ -46,9 +46,9 @@ export class Network {
     ]);
   }
 
-  /** A pod with eth0 up, both addresses and routes. */
-  addPod(name: string): Place {
-    const pod = this.#addPlace(name);
+  /** A pod with eth0 up, both addresses and routes. `addresses`: those of a pod that was removed. */
+  addPod(name: string, addresses: Partial<Pick<Place, 'ipv4' | 'ipv6'>> = {}): Place {
+    const pod = Object.assign(this.#addPlace(name), addresses);
     const peer = `v${this.#hosts - 1}`;
     // No second in which the link-local address may not be used yet.
     this.setSysctl(pod, 'net/ipv6/conf/default/accept_dad', '0');

@@ -1,6 +1,6 @@
 // A worker for tests of the agent: speaks the link as api/worker-link.ts says, answers every connection on its listeners
-// with a line that names it, and obeys drain. `crash`, `hang` and `garbage` as first words of a connection make it
-// misbehave. Runs from a staged runtime in place of proxy/main.ts.
+// with a line that names it, and obeys drain. `crash`, `hang`, `deaf` and `garbage` as first words of a connection make
+// it misbehave. Runs from a staged runtime in place of proxy/main.ts.
 
 import net from 'node:net';
 import { encodeLinkFrame, encodeLinkJson, LinkDecoder, parseLinkJson } from '#api/link-codec.ts';
@@ -23,7 +23,11 @@ const started = Date.now();
 let config: { pod: { name: string } } | null = null;
 let state: LinkState['state'] = 'starting';
 let connections = 0;
+/** Takes connections and does nothing with them. */
+let isDeaf = false;
 let control: net.Socket | null = null;
+/** Tokens of canaries, with their streams. */
+const canaries = new Map<string, number>();
 
 function log(level: string, message: string): void {
   process.stderr.write(`${JSON.stringify({ time: new Date().toISOString(), level, message })}\n`);
@@ -36,6 +40,7 @@ function tellState(): void {
 
 const servers = LISTENER_NAMES.map((name, index) => {
   const server = net.createServer({ allowHalfOpen: true }, (socket) => {
+    if (isDeaf) return;
     connections++;
     socket.on('error', () => {});
     socket.on('close', () => {
@@ -43,10 +48,17 @@ const servers = LISTENER_NAMES.map((name, index) => {
       if (state === 'draining' && connections === 0) process.exit(0);
     });
     socket.on('data', (bytes) => {
+      const canary = canaries.get(bytes.toString('hex'));
+      if (canary !== undefined) {
+        control?.write(encodeLinkFrame(LinkFrame.canarySeen, canary));
+        socket.resetAndDestroy();
+        return;
+      }
       const text = bytes.toString().trim();
       if (text === 'crash') process.abort();
       if (text === 'garbage') control?.write(Buffer.alloc(100_000, 0xff));
       if (text === 'hang') for (;;);
+      if (text === 'deaf') isDeaf = true;
       socket.write(
         `${JSON.stringify({ name, pid: process.pid, uid: process.getuid!(), pod: config?.pod.name ?? null, text })}\n`,
       );
@@ -87,6 +99,7 @@ function take(socket: net.Socket, type: number, stream: number, payload: Buffer)
     }
     tellState();
   } else if (type === LinkFrame.ping) socket.write(encodeLinkFrame(LinkFrame.pong, stream));
+  else if (type === LinkFrame.canary) canaries.set(payload.toString('hex'), stream);
   else if (type === LinkFrame.metricsRequest) {
     const text = `# TYPE stand_in_total counter\nstand_in_total{pod="${config?.pod.name}"} 1\n`;
     socket.write(encodeLinkFrame(LinkFrame.metricsChunk, stream, Buffer.from(text)));
