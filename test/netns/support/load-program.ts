@@ -5,7 +5,7 @@ import { createHash } from 'node:crypto';
 import http from 'node:http';
 import net from 'node:net';
 import { answerCommands } from './channel.ts';
-import type { LoadCommand, LoadFailure, LoadOptions, LoadReport } from './load.ts';
+import type { LoadCommand, LoadFailure, LoadOptions, LoadProtocol, LoadReport } from './load.ts';
 
 const TICK_MS = 5;
 const KEPT_CONNECTIONS = 8;
@@ -15,6 +15,7 @@ const BODY_BYTES_MAX = 24 * 1024;
 
 interface Exchange {
   number: number;
+  protocol: LoadProtocol;
   host: string;
   body: Buffer;
   isOnNewConnection: boolean;
@@ -27,7 +28,7 @@ type Send = (exchange: Exchange) => Promise<void>;
 const nowMs = (): number => Number(process.hrtime.bigint()) / 1e6;
 /** When each connection was asked for. */
 const started = new WeakMap<net.Socket, number>();
-let connections = 0;
+const connections: Record<LoadProtocol, number> = { http: 0, tcp: 0 };
 
 class RequestError extends Error {
   readonly connectionStartedMs: number;
@@ -37,11 +38,11 @@ class RequestError extends Error {
   }
 }
 
-function connect(host: string, port: number, allowHalfOpen: boolean): net.Socket {
+function connect(protocol: LoadProtocol, host: string, port: number): net.Socket {
   const startedMs = nowMs();
-  const socket = net.connect({ host, port, allowHalfOpen, noDelay: true });
+  const socket = net.connect({ host, port, allowHalfOpen: protocol === 'tcp', noDelay: true });
   started.set(socket, startedMs);
-  connections++;
+  connections[protocol]++;
   return socket;
 }
 
@@ -54,17 +55,17 @@ function bodyOf(number: number): Buffer {
   return body;
 }
 
-function httpSender({ port }: LoadOptions): Send {
+function httpSender(port: number): Send {
   class Agent extends http.Agent {
     override createConnection(options: http.ClientRequestArgs): net.Socket {
-      return connect(options.host!, Number(options.port), false);
+      return connect('http', options.host!, Number(options.port));
     }
   }
   const kept = Array.from({ length: KEPT_CONNECTIONS }, () => new Agent({ keepAlive: true, maxSockets: 1 }));
   return ({ number, host, body, isOnNewConnection }) =>
     new Promise((resolve, reject) => {
       // Each agent keeps one connection for each host.
-      const agent = isOnNewConnection ? new Agent({ keepAlive: false }) : kept[(number >> 2) % kept.length]!;
+      const agent = isOnNewConnection ? new Agent({ keepAlive: false }) : kept[(number >> 3) % kept.length]!;
       const headers = { 'content-length': body.length, 'x-number': number };
       const request = http.request({ host, port, method: 'POST', path: `/echo/${number}`, agent, headers });
       const fail = (what: string): void => reject(new RequestError(what, request.socket));
@@ -87,14 +88,14 @@ function httpSender({ port }: LoadOptions): Send {
 }
 
 /** Connections to an echo server: each message is written and read back whole. */
-function tcpSender({ port }: LoadOptions): Send {
+function tcpSender(port: number): Send {
   const kept = new Map<string, { socket: net.Socket; tail: Promise<void> }>();
   const exchangeOn = (socket: net.Socket, body: Buffer, isLast: boolean): Promise<void> =>
     new Promise((resolve, reject) => {
       let received = 0;
       const done = (what?: string): void => {
         socket.off('data', onData).off('error', onError).off('close', onClose).off('end', onEnd);
-        socket.setTimeout(0);
+        socket.setTimeout(0, onTimeout);
         if (what !== undefined) socket.destroy();
         if (what === undefined) resolve();
         else reject(new RequestError(what, socket));
@@ -109,15 +110,16 @@ function tcpSender({ port }: LoadOptions): Send {
       const onEnd = (): void => done(received === body.length && isLast ? undefined : 'ended early');
       const onError = (error: Error): void => done(error.message);
       const onClose = (): void => done('closed early');
+      const onTimeout = (): void => done('no answer in time');
       socket.on('data', onData).on('error', onError).on('close', onClose).on('end', onEnd);
-      socket.setTimeout(ANSWER_TIMEOUT_MS, () => done('no answer in time'));
+      socket.setTimeout(ANSWER_TIMEOUT_MS, onTimeout);
       if (isLast) socket.end(body);
       else socket.write(body);
     });
-  const open = (host: string): net.Socket => connect(host, port, true).on('error', () => {});
+  const open = (host: string): net.Socket => connect('tcp', host, port).on('error', () => {});
   return ({ number, host, body, isOnNewConnection }) => {
     if (isOnNewConnection) return exchangeOn(open(host), body, true);
-    const key = `${host} ${(number >> 2) % KEPT_CONNECTIONS}`;
+    const key = `${host} ${(number >> 3) % KEPT_CONNECTIONS}`;
     const entry = kept.get(key) ?? { socket: open(host), tail: Promise.resolve() };
     kept.set(key, entry);
     const exchange = entry.tail.then(async () => {
@@ -131,7 +133,8 @@ function tcpSender({ port }: LoadOptions): Send {
 
 class Load {
   readonly #options: LoadOptions;
-  readonly #send: Send;
+  readonly #senders: [LoadProtocol, Send][] = [];
+  readonly #requests: Record<LoadProtocol, number> = { http: 0, tcp: 0 };
   readonly #startedMs = nowMs();
   readonly #unanswered = new Set<Promise<void>>();
   readonly #failures: LoadFailure[] = [];
@@ -140,11 +143,14 @@ class Load {
   #ok = 0;
   #onNewConnections = 0;
   #slowestMs = 0;
+  #unansweredMax = 0;
   #stoppedMs = 0;
 
   constructor(options: LoadOptions) {
     this.#options = options;
-    this.#send = options.protocol === 'http' ? httpSender(options) : tcpSender(options);
+    const { http: httpPort, tcp: tcpPort } = options.ports;
+    if (httpPort !== undefined) this.#senders.push(['http', httpSender(httpPort)]);
+    if (tcpPort !== undefined) this.#senders.push(['tcp', tcpSender(tcpPort)]);
   }
 
   report(): LoadReport {
@@ -154,7 +160,10 @@ class Load {
       ok: this.#ok,
       failures: this.#failures,
       onNewConnections: this.#onNewConnections,
+      requests: this.#requests,
       connections,
+      keptConnections: KEPT_CONNECTIONS * this.#options.hosts.length * this.#senders.length,
+      unansweredMax: this.#unansweredMax,
       seconds,
       perSecond: this.#sent / seconds,
       slowestMs: this.#slowestMs,
@@ -177,14 +186,16 @@ class Load {
   #one(number: number): void {
     const { hosts } = this.#options;
     const isOnNewConnection = number % 2 === 0;
-    const host = hosts[(number >> 1) % hosts.length]!;
-    const exchange: Exchange = { number, host, body: bodyOf(number), isOnNewConnection, startedMs: nowMs() };
+    const [protocol, send] = this.#senders[(number >> 1) % this.#senders.length]!;
+    const host = hosts[(number >> 2) % hosts.length]!;
+    this.#requests[protocol]++;
+    const exchange: Exchange = { number, protocol, host, body: bodyOf(number), isOnNewConnection, startedMs: nowMs() };
     if (isOnNewConnection) this.#onNewConnections++;
     if (this.#unanswered.size >= UNANSWERED_MAX) {
       this.#failed(exchange, new RequestError('too many unanswered', null));
       return;
     }
-    const settled: Promise<void> = this.#send(exchange)
+    const settled: Promise<void> = send(exchange)
       .then(
         () => {
           this.#ok++;
@@ -194,11 +205,13 @@ class Load {
       )
       .finally(() => this.#unanswered.delete(settled));
     this.#unanswered.add(settled);
+    this.#unansweredMax = Math.max(this.#unansweredMax, this.#unanswered.size);
   }
 
-  #failed({ isOnNewConnection, startedMs }: Exchange, { message, connectionStartedMs }: RequestError): void {
+  #failed({ protocol, isOnNewConnection, startedMs }: Exchange, { message, connectionStartedMs }: RequestError): void {
     this.#failures.push({
       what: message,
+      protocol,
       isOnNewConnection,
       connectionStartedMs,
       requestStartedMs: startedMs,
@@ -212,7 +225,6 @@ let load: Load | null = null;
 answerCommands((command: LoadCommand) => {
   switch (command.op) {
     case 'start':
-      connections = 0;
       load = new Load(command.options);
       return null;
     case 'progress':

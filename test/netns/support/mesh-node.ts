@@ -29,6 +29,8 @@ export interface PodOptions {
   labels?: Record<string, string>;
   serviceAccount?: string;
   ports?: number[];
+  /** The Deployment that the pod belongs to. */
+  deployment?: string;
   /** False: the pod has a network and a manifest, but the plugin never hears of it. */
   joins?: boolean;
 }
@@ -151,15 +153,30 @@ export class MeshNode {
     return pod;
   }
 
+  /** The node's own end of the pods' links: not a pod, and never meshed. */
+  bridge(): MeshPod {
+    const { name, ipv4, ipv6 } = this.network.node;
+    return { namespace: '', name: 'bridge', uid: '', netns: name, ipv4, ipv6, addMs: 0 };
+  }
+
   /** The pod's manifest and status, as the API server would have them. */
   async describePod(pod: MeshPod, options: PodOptions = {}): Promise<void> {
     const { namespace, name, uid } = pod;
-    const { annotations = {}, labels = {}, serviceAccount = 'default', ports = [] } = options;
+    const { annotations = {}, serviceAccount = 'default', ports = [], deployment } = options;
+    const hash = '7d4b9c6f8';
+    const labels = { ...options.labels, ...(deployment ? { 'pod-template-hash': hash } : {}) };
+    const owner = {
+      apiVersion: 'apps/v1',
+      kind: 'ReplicaSet',
+      name: `${deployment}-${hash}`,
+      uid: 'r',
+      controller: true,
+    };
     const container = { name: 'c', ports: ports.map((containerPort) => ({ containerPort })) };
     this.apply(`pod-${namespace}-${name}`, {
       apiVersion: 'v1',
       kind: 'Pod',
-      metadata: { namespace, name, uid, annotations, labels },
+      metadata: { namespace, name, uid, annotations, labels, ...(deployment ? { ownerReferences: [owner] } : {}) },
       spec: { nodeName: NODE_NAME, serviceAccountName: serviceAccount, containers: [container] },
     });
     const podIPs = [{ ip: pod.ipv4 }, { ip: pod.ipv6 }];
