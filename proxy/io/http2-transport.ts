@@ -9,6 +9,11 @@ import { ErrorCode } from '../wire/http2/constants.ts';
 
 /** Above this the output does not wait for the end of the turn. */
 const FLUSH_BYTES = 64 * 1024;
+/**
+ * Bytes that wait for a peer that does not read. DATA stops long before; what comes on top are heads and replies, which
+ * no window bounds: a peer that asks on and on without reading would otherwise fill the worker's memory.
+ */
+const UNREAD_BYTES_MAX = 4 * 1024 * 1024;
 /** From the first frame of a header block to its last. */
 const HEADER_TIMEOUT_MS = 10_000;
 /** How long a connection that is over may take to send its last bytes. */
@@ -37,6 +42,11 @@ export class Http2Transport<User> {
   readonly #clock: Clock;
   readonly #options: TransportOptions;
   #isFlushDue = false;
+  /** One for all turns: a closure for each would be garbage of the busiest path. */
+  readonly #flushDue = (): void => {
+    this.#isFlushDue = false;
+    this.#flush();
+  };
   #isClosed = false;
   #isEnding = false;
   #headerTimer: Timer | null = null;
@@ -81,10 +91,7 @@ export class Http2Transport<User> {
     if (this.#connection.output.length >= FLUSH_BYTES) this.#flush();
     if (this.#isFlushDue || this.#isClosed) return;
     this.#isFlushDue = true;
-    setImmediate(() => {
-      this.#isFlushDue = false;
-      this.#flush();
-    });
+    setImmediate(this.#flushDue);
   }
 
   #flush(): void {
@@ -94,6 +101,10 @@ export class Http2Transport<User> {
       // Before `taken`, which moves more bytes from the streams into the output.
       if (!isWritable) connection.setWritable(false);
       connection.taken();
+    }
+    if (!this.#isClosed && this.#duplex.bytesQueued > UNREAD_BYTES_MAX) {
+      this.close(new HeddleError('peer-stalled', `send frames: more than ${UNREAD_BYTES_MAX} bytes wait to be read`));
+      return;
     }
     if (connection.fault !== null || connection.isFinished) this.#end();
   }

@@ -27,6 +27,20 @@ const found = (all: { hosts: HostMatch[]; rules: Rule[] }[], request: RequestHea
   findRoute<Rule, { hosts: HostMatch[]; rules: Rule[] }>(all, request)?.rule.name ?? null;
 
 describe('paths', () => {
+  test('one rule for everything takes every path, and nothing that is none', () => {
+    const all = routes(['r', prefix('/')]);
+    expect(findRoute(all, requestHead({ path: '/a?q=1' }))).toEqual({
+      route: all[0],
+      rule: all[0]!.rules[0],
+      prefixLength: 1,
+    });
+    expect(findRoute(all, requestHead({ method: 'OPTIONS', path: '*' }))).toBeNull();
+    expect(found(routes(['r', match({ path: { kind: 'prefix', prefix: '/' }, method: 'PUT' })]), requestHead())).toBe(
+      null,
+    );
+    expect(found([route('r', [prefix('/')], [{ kind: 'exact', host: 'other' }])], requestHead())).toBe(null);
+  });
+
   test.each([
     ['/a', '/a', true],
     ['/a', '/a?q=1', true],

@@ -52,12 +52,17 @@ type Rank = readonly [host: number, path: number, rpcMethod: number, headers: nu
 /** Ranks an exact host above every suffix; hosts are at most 253 characters (RFC 1035 section 2.3.4). */
 const EXACT_HOST = 0x10000;
 const NO_MATCH = -1;
+const SLASH = 0x2f;
 
 /** The best rule for the request, or null where none matches. */
 export function findRoute<Rule extends Matchable, Route extends Routable<Rule>>(
   routes: readonly Route[],
   request: RequestHead,
 ): Found<Rule, Route> | null {
+  const only = routes.length === 1 ? routes[0]! : null;
+  const rule = only?.hosts.length === 0 && only.rules.length === 1 ? only.rules[0]! : null;
+  // The usual policy, one rule for everything, needs no ranking.
+  if (only && rule && takesPath(rule.matches, request.path)) return { route: only, rule, prefixLength: 1 };
   let best: { rank: Rank; found: Found<Rule, Route> } | null = null;
   const target = new Target(request);
   for (const route of routes) {
@@ -70,6 +75,13 @@ export function findRoute<Rule extends Matchable, Route extends Routable<Rule>>(
     }
   }
   return best?.found ?? null;
+}
+
+/** There is one match, by the prefix `/` alone, and the path has it. */
+function takesPath(matches: readonly RequestMatch[], requested: string): boolean {
+  if (matches.length !== 1 || requested.charCodeAt(0) !== SLASH) return false;
+  const { path, headers, query, method } = matches[0]!;
+  return path?.kind === 'prefix' && path.prefix === '/' && headers.length + query.length === 0 && method === null;
 }
 
 /** The parts of a request that matches look at, cut out once and only when they are asked for. */
@@ -184,8 +196,8 @@ function isText(match: TextMatch, text: string): boolean {
 }
 
 function isBetter(rank: Rank, than: Rank): boolean {
-  for (const [index, value] of rank.entries()) {
-    if (value !== than[index]) return value > than[index]!;
+  for (let index = 0; index < rank.length; index++) {
+    if (rank[index] !== than[index]) return rank[index]! > than[index]!;
   }
   return false;
 }

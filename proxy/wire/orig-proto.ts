@@ -16,6 +16,8 @@ export function formatOrigProto({ version, isAbsoluteForm }: OrigProto): string 
 
 /** Null for a value that is none. */
 export function parseOrigProto(value: string): OrigProto | null {
+  // What nearly every message says.
+  if (value === 'HTTP/1.1') return { version: value, isAbsoluteForm: false };
   const [version, ...parameters] = value.split(';').map((part) => part.trim());
   if (version !== 'HTTP/1.1' && version !== 'HTTP/1.0') return null;
   return { version, isAbsoluteForm: parameters.includes('absolute-form') };
