@@ -4,6 +4,7 @@ import { afterEach, describe, expect, test } from 'vitest';
 import { systemClock } from '#lib/clock.ts';
 import type { HeddleError } from '#lib/errors.ts';
 import { memoryPair } from '#lib/memory-duplex.ts';
+import { answerLater } from '../answer.ts';
 import type { Exchange, HttpService, RequestHead, RequestStream, ResponseHead } from '../http.ts';
 import { HeaderList } from '../wire/headers.ts';
 import { connectTcp } from './connect.ts';
@@ -312,6 +313,32 @@ test('a peer that goes away and talks on behind our end is not answered, and har
   client.write(ping);
   client.end();
   await expect.poll(() => isClosed).toBe(true);
+});
+
+test('a client that asks on and on without reading is cut off', async () => {
+  const [client, server] = memoryPair();
+  const closed = Promise.withResolvers<HeddleError | null>();
+  const headers = new HeaderList();
+  headers.add('x-large', 'x'.repeat(30_000));
+  const service: HttpService = {
+    call: (_head, _exchange, response) =>
+      answerLater(response, (target) =>
+        target.head({ status: 200, reason: '', version: 'HTTP/2', headers, bodyBytes: null }),
+      ),
+  };
+  serveHttp2(server, { service, clock: systemClock, clientIdentity: null, onClose: closed.resolve });
+  client.write(Buffer.concat([Buffer.from('PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n'), frame(4)]));
+  const get = (streamId: number) => {
+    const head = Buffer.from('000006010500000000828684410161', 'hex');
+    head.writeUInt32BE(streamId, 5);
+    return head;
+  };
+  for (let streamId = 1; streamId < 1_000; streamId += 2) {
+    client.write(get(streamId));
+    await new Promise((resolve) => setImmediate(resolve));
+  }
+  expect(await closed.promise).toMatchObject({ code: 'peer-stalled' });
+  expect(server.bytesQueued).toBeLessThan(8 * 1024 * 1024);
 });
 
 describe('keep-alive', () => {
