@@ -86,9 +86,9 @@ export function parseConfig(argv: readonly string[]): IdentityConfig {
     listen: read('identityAddr', parseListenAddress),
     adminListen: read('adminAddr', parseListenAddress),
     issuer: {
-      certificates: `${options['issuerDir']}/tls.crt`,
-      privateKey: `${options['issuerDir']}/tls.key`,
-      anchors: options['trustAnchors']!,
+      certificates: `${options.issuerDir}/tls.crt`,
+      privateKey: `${options.issuerDir}/tls.key`,
+      anchors: options.trustAnchors!,
     },
     reloadIntervalMs: read('reloadInterval', (text) => duration(text, 100, 3_600_000)),
     controlPlaneNamespace,

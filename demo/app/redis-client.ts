@@ -48,7 +48,10 @@ export class RedisClient {
 
   #read(bytes: Buffer): void {
     this.#received = Buffer.concat([this.#received, bytes]);
-    if (this.#received.length > REPLY_BYTES_MAX) return this.#fail(new Error('redis: reply too long'));
+    if (this.#received.length > REPLY_BYTES_MAX) {
+      this.#fail(new Error('redis: reply too long'));
+      return;
+    }
     for (let end = this.#take(); end > 0; end = this.#take()) this.#received = this.#received.subarray(end);
   }
 
