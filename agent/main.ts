@@ -4,8 +4,8 @@ import path from 'node:path';
 import { systemClock } from '#lib/clock.ts';
 import { describeError } from '#lib/errors.ts';
 import { createLog } from '#lib/log.ts';
-import { Agent, uninstall } from './agent.ts';
 import { type AgentConfig, parseConfig } from './config.ts';
+import { confine } from './privileges.ts';
 
 const sourceRoot = path.resolve(import.meta.dirname, '..');
 
@@ -14,6 +14,9 @@ const PLUGIN_STAYS = 3;
 
 async function run(config: AgentConfig): Promise<void> {
   const { log } = createLog({ level: config.logLevel, fields: { process: 'agent', node: config.nodeName } });
+  if (!config.isUninstall) confine(process.env, log);
+  // The rest is loaded once: behind the point where the process is executed again.
+  const { Agent, uninstall } = await import('./agent.ts');
   if (config.isUninstall) {
     if (!(await uninstall(config, log))) process.exitCode = PLUGIN_STAYS;
     return;
