@@ -15,6 +15,7 @@ import { Drain } from './drain.ts';
 import { Inbound } from './inbound/inbound.ts';
 import type { Target } from './inbound/labels.ts';
 import type { AcceptedSocket } from './io/listen.ts';
+import { selfTestHandles } from './io/stream-handle.ts';
 import { createTlsContext, type TlsContext, type TlsMaterial } from './io/tls.ts';
 import { Listeners } from './listeners.ts';
 import { LiveConnections } from './live-connections.ts';
@@ -99,6 +100,9 @@ export class Worker {
   /** Lets agents connect; everything else follows from what they say. */
   start(): void {
     this.#link.listen(this.#options.controlFd);
+    void selfTestHandles().then((isGood) => {
+      if (!isGood) this.#options.log.warn('sockets are slower than they could be: this Node is not the one expected');
+    });
   }
 
   /** What the agent is told. */

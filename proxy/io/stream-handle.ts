@@ -1,7 +1,8 @@
 // The one place that knows Node's stream handles. Sockets read and write through them directly: no stream objects per
-// read, one shared buffer, and the kernel's answer to a write at once. Tried once at start against a pipe of its own;
+// read, one shared buffer, and the kernel's answer to a write at once. Tried once at the start;
 // a Node on which it does not behave as expected is served by the public stream interface instead (socket.ts).
 
+import { randomUUID } from 'node:crypto';
 import net from 'node:net';
 
 /** What libuv reports through `onread`: bytes read, 0, or a negative error; UV_EOF at the end. */
@@ -79,9 +80,9 @@ export function useHandles(enabled: boolean): void {
 }
 
 /**
- * Sends bytes over a connection to itself on loopback through handles, both the quick way and with a full socket
- * buffer. On any surprise handles are not used in this process. Call once before accepting; resolves to whether they
- * are used. Takes at most `timeoutMs`.
+ * Sends bytes to itself through handles, both the quick way and with a full socket buffer. On any surprise handles are
+ * not used in this process. Call once at the start; resolves to whether they are used. Takes at most `timeoutMs`. The
+ * connection is a Unix socket of the abstract kind: its buffers are small, and a pod's loopback is not touched.
  */
 export async function selfTestHandles(timeoutMs = 2000): Promise<boolean> {
   if (!canUseHandles()) return false;
@@ -89,7 +90,8 @@ export async function selfTestHandles(timeoutMs = 2000): Promise<boolean> {
   return isUsable;
 }
 
-const PROBE_BYTES = 4 << 20;
+/** More than a Unix socket's buffer takes, net.core.wmem_default. */
+const PROBE_BYTES = 1 << 20;
 
 function echoThroughHandles(timeoutMs: number): Promise<boolean> {
   const { promise, resolve } = Promise.withResolvers<boolean>();
@@ -110,9 +112,9 @@ function echoThroughHandles(timeoutMs: number): Promise<boolean> {
     if (handle === null) return finish(false);
     countReads(handle, (isGood) => finish(isGood));
   });
-  server.listen(0, '127.0.0.1', () => {
-    const { port } = server.address() as net.AddressInfo;
-    const client = net.connect({ port, host: '127.0.0.1' });
+  const path = `\0heddle-self-test-${randomUUID()}`;
+  server.listen({ path }, () => {
+    const client = net.connect({ path });
     client.pause();
     sockets.push(client);
     client.on('error', () => finish(false));
