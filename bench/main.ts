@@ -6,7 +6,9 @@ import { chmodSync, mkdtempSync, rmSync } from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
 import { Command } from 'commander';
+import { findHierarchies, WorkerCgroups } from '#agent/worker/cgroup.ts';
 import { formatAims, stateAims } from './aims.ts';
+import { cgroupRoot } from './mesh-node.ts';
 import { runNodeSuite } from './node.ts';
 import { runPeersSuite } from './peers.ts';
 import { formatRows, type Row } from './row.ts';
@@ -97,8 +99,20 @@ function enterNamespaces(argv: string[]): number {
     );
     return status ?? 1;
   } finally {
+    // The kernel has ended everything inside by now.
+    removeCgroups(cgroupRoot(directory));
     rmSync(directory, { recursive: true, force: true });
   }
+}
+
+function removeCgroups(rootName: string): void {
+  const cgroups = new WorkerCgroups({
+    hierarchies: findHierarchies(),
+    rootName,
+    limits: { memoryBytes: 0, processes: 0 },
+  });
+  for (const pod of cgroups.pods()) cgroups.removePod(pod);
+  cgroups.removeRoot();
 }
 
 process.exitCode = await main(process.argv.slice(2)).catch((error: Error) => {

@@ -6,7 +6,7 @@ import { mkdirSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import type { PodDescription } from '#agent/describe-pods.ts';
 import { PodStatusWriter } from '#kube/status.ts';
-import { silentLog } from '#lib/log.ts';
+import { createLog } from '#lib/log.ts';
 import { AGENT_URL, Mesh } from '../demo/mesh.ts';
 import { Network, type Place } from '../test/netns/support/network.ts';
 
@@ -14,6 +14,17 @@ const root = path.resolve(import.meta.dirname, '..');
 const NODE_NAME = 'bench';
 export const MESHED = 'meshed';
 export const PLAIN = 'plain';
+/** Workers say what their start cost at this level. */
+const MESHED_ANNOTATIONS = { 'linkerd.io/inject': 'enabled', 'config.linkerd.io/proxy-log-level': 'info' };
+
+/** The workers' cgroups are found by it when everything else is gone. `directory` is the run's own. */
+export function cgroupRoot(directory: string): string {
+  return path.basename(directory);
+}
+
+function podUid(namespace: string, name: string): string {
+  return `uid-${namespace}-${name}`;
+}
 
 export interface BenchPod {
   namespace: string;
@@ -30,6 +41,7 @@ export class MeshNode {
   readonly #manifests: string;
   readonly #mesh: Mesh;
   readonly #status: PodStatusWriter;
+  readonly #startCpuMs = new Map<string, number>();
 
   constructor(directory: string) {
     this.#directory = directory;
@@ -37,7 +49,7 @@ export class MeshNode {
     mkdirSync(this.#manifests, { recursive: true });
     this.#status = new PodStatusWriter(this.#manifests);
     for (const name of [MESHED, PLAIN]) {
-      const annotations = name === MESHED ? { 'linkerd.io/inject': 'enabled' } : {};
+      const annotations = name === MESHED ? MESHED_ANNOTATIONS : {};
       this.#write(`ns-${name}`, { apiVersion: 'v1', kind: 'Namespace', metadata: { name, annotations } });
     }
     this.#mesh = new Mesh({
@@ -46,8 +58,8 @@ export class MeshNode {
       manifests: this.#manifests,
       nodeName: NODE_NAME,
       redirect: 'ebpf',
-
-      log: silentLog,
+      arguments: { agent: ['--cgroup-root', cgroupRoot(directory)] },
+      log: createLog({ level: 'debug', sink: { write: (line) => this.#onLine(line) } }).log,
       onLoss: (error) => {
         throw error;
       },
@@ -68,14 +80,14 @@ export class MeshNode {
     this.#write(`pod-${namespace}-${name}`, {
       apiVersion: 'v1',
       kind: 'Pod',
-      metadata: { namespace, name, uid: `uid-${namespace}-${name}` },
+      metadata: { namespace, name, uid: podUid(namespace, name) },
       spec: { nodeName: NODE_NAME, serviceAccountName: 'default', containers: [{ name: 'c' }] },
     });
     const podIPs = [{ ip: place.ipv4 }, { ip: place.ipv6 }];
     await this.#status.write(
       { namespace, name },
       {
-        uid: `uid-${namespace}-${name}`,
+        uid: podUid(namespace, name),
         nodeName: NODE_NAME,
         status: { phase: 'Running', podIP: place.ipv4, podIPs, conditions: [{ type: 'Ready', status: 'True' }] },
       },
@@ -128,6 +140,19 @@ export class MeshNode {
       if (worker?.pid) pids.set(name, worker.pid);
     }
     return pids;
+  }
+
+  /** Milliseconds of CPU that a pod's worker had used, from its birth, when it began to accept connections. */
+  startCpuMs({ namespace, name }: BenchPod): number {
+    return this.#startCpuMs.get(podUid(namespace, name)) ?? Number.NaN;
+  }
+
+  /** The agent passes on what workers write; they tell their cost when they are ready. */
+  #onLine(line: string): void {
+    const output = (JSON.parse(line) as { line?: string }).line;
+    if (!output?.startsWith('{')) return;
+    const { message, podUid: uid, cpuMs } = JSON.parse(output) as Record<string, unknown>;
+    if (message === 'ready' && typeof uid === 'string' && typeof cpuMs === 'number') this.#startCpuMs.set(uid, cpuMs);
   }
 
   #write(name: string, object: object): void {
