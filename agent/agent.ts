@@ -243,8 +243,8 @@ export class Agent {
       return;
     }
     const isDone = await this.#scrapes.run(async () => {
-      const { merge, failed } = await scrapeWorkers(targets, this.#log);
-      this.#metrics.scrapeFailed(failed.length);
+      const { merge, failed, series } = await scrapeWorkers(targets, this.#log);
+      this.#metrics.scraped(failed.length, series);
       response.writeHead(200, { 'content-type': 'text/plain; version=0.0.4; charset=utf-8' });
       await sendPieces(response, merge.text());
       return true;

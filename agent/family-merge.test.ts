@@ -59,7 +59,7 @@ describe('family merge', () => {
   });
 
   test('stops at its bound, and says so', () => {
-    const merge = new FamilyMerge(100);
+    const merge = new FamilyMerge({ bytesMax: 100 });
     const [a, b] = [merge.source(), merge.source()];
     a.push(Buffer.from('# TYPE x counter\nx 1\n'));
     b.push(Buffer.alloc(90, 'y'));

@@ -8,6 +8,7 @@ import type { Enrolment } from './enrolment.ts';
 import type { ReconcileEvents } from './reconcile.ts';
 import { DRIFT_KINDS, type DriftKind } from './redirect/redirector.ts';
 import type { RelayStats } from './relay/relay.ts';
+import type { ScrapeResult } from './scrape.ts';
 import { processStatus } from './worker/process-table.ts';
 
 export interface MetricsSources {
@@ -30,6 +31,8 @@ export class AgentMetrics implements ReconcileEvents {
   readonly #canaries;
   readonly #certificates;
   readonly #scrapeErrors;
+  readonly #series;
+  readonly #seriesDropped;
 
   constructor(sources: MetricsSources) {
     const registers = [this.#registry];
@@ -77,6 +80,17 @@ export class AgentMetrics implements ReconcileEvents {
       help: 'Workers that gave no metrics, or not all, to a scrape of the node.',
       registers,
     });
+    this.#series = new Gauge({
+      name: 'heddle_metrics_series',
+      help: "Series of the pod's worker in the last scrape of it.",
+      labelNames: ['namespace', 'pod'] as const,
+      registers,
+    });
+    this.#seriesDropped = new Counter({
+      name: 'heddle_metrics_series_dropped_total',
+      help: 'Series that a scrape left out because their pod, or the node, has too many; the log names the pod.',
+      registers,
+    });
     podGauges(this.#registry, sources);
     workerGauges(this.#registry, sources);
     nodeGauges(this.#registry, sources);
@@ -104,8 +118,16 @@ export class AgentMetrics implements ReconcileEvents {
     this.#certificates.inc({ status: statusName(status) });
   }
 
-  scrapeFailed(workers: number): void {
-    this.#scrapeErrors.inc(workers);
+  /** A scrape of the workers: how many gave no answer or half of one, and what the others had. */
+  scraped(failed: number, series: ScrapeResult['series']): void {
+    this.#scrapeErrors.inc(failed);
+    for (const { dropped } of series) this.#seriesDropped.inc(dropped);
+    // A scrape of one pod tells nothing of the others.
+    if (series.length > 1) this.#series.reset();
+    for (const { pod: name, taken } of series) {
+      const [namespace = '', pod = ''] = name.split('/');
+      this.#series.set({ namespace, pod }, taken);
+    }
   }
 
   get contentType(): string {

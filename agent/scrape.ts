@@ -15,6 +15,8 @@ export interface ScrapeResult {
   merge: FamilyMerge;
   /** Pods whose text is missing or cut. */
   failed: string[];
+  /** How many series each pod has, and how many did not fit. */
+  series: { pod: string; taken: number; dropped: number }[];
 }
 
 /** A scraper waits 10 s by default; a node answers well before. */
@@ -65,6 +67,7 @@ export async function scrapeWorkers(
 ): Promise<ScrapeResult> {
   const merge = new FamilyMerge();
   const failed: string[] = [];
+  const series: ScrapeResult['series'] = [];
   await Promise.all(
     targets.map(async ({ pod, scrape }) => {
       const source = merge.source();
@@ -78,9 +81,17 @@ export async function scrapeWorkers(
         log.warn('worker gave no metrics in time', { pod, error });
         failed.push(pod);
       }
+      series.push({ pod, taken: source.series, dropped: source.dropped });
+      if (source.dropped > 0) {
+        log.warn('a pod has too many series: the rest is missing', {
+          pod,
+          taken: source.series,
+          dropped: source.dropped,
+        });
+      }
     }),
   );
-  return { merge, failed };
+  return { merge, failed, series };
 }
 
 /** Lets few scrapes run at once, since each holds the text of the whole node. */
