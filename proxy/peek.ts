@@ -64,6 +64,21 @@ export function peek(stream: Duplex, options: PeekOptions): Promise<Peeked> {
   return promise;
 }
 
+/** What `work` gives, unless the paused stream closes first: then it rejects with `client-gone`. */
+export function unlessGone<T>(stream: Duplex, work: Promise<T>): Promise<T> {
+  const { promise, resolve, reject } = Promise.withResolvers<T>();
+  stream.listener = {
+    onData: () => {},
+    onEnd: () => {},
+    onDrain: () => {},
+    onClose: (cause) => {
+      reject(new HeddleError('client-gone', 'wait for a client: connection closed', { source: 'downstream', cause }));
+    },
+  };
+  work.then(resolve, reject);
+  return promise;
+}
+
 /**
  * Watches a paused stream that waits for something else, such as the connection to the application: `controller`
  * aborts when it closes. Setting another listener ends the watch.

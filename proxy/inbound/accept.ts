@@ -7,7 +7,8 @@ import type { Duplex } from '#lib/duplex.ts';
 import { HeddleError } from '#lib/errors.ts';
 import type { Log } from '#lib/log.ts';
 import type { TlsAcceptOptions, TlsContext, TlsDuplex } from '../io/tls.ts';
-import { peek } from '../peek.ts';
+import { peek, unlessGone } from '../peek.ts';
+import type { ServerPolicy } from '../policy/server-policy.ts';
 import { CLIENT_HELLO_BYTES_MAX, parseClientHello } from '../wire/client-hello.ts';
 import { decodeTransportHeader, TRANSPORT_HEADER_ALPN, type TransportHeaderResult } from '../wire/transport-header.ts';
 import { inboundConnection } from './connection.ts';
@@ -29,6 +30,17 @@ export interface AcceptOptions {
   podAddresses(): readonly string[];
   detectTimeoutMs(): number;
 }
+
+/** How long a connection waits to be judged by its port's own policy. Linkerd's wait for an inbound profile. */
+const POLICY_WAIT_MS = 500;
+/** What `TlsContext.accept` rejects with. */
+const HANDSHAKE_ERRORS: ReadonlySet<string> = new Set([
+  'tls-timeout',
+  'tls-peer-unverified',
+  'tls-handshake-failed',
+  'tls-not-ready',
+  'tls-aborted',
+]);
 
 /** Magic, length and the longest header. */
 const TRANSPORT_PREFACE_BYTES_MAX = 23 + 4 + 1024;
@@ -54,7 +66,8 @@ export async function acceptInbound(stream: Duplex, target: Target, options: Acc
     const level = error instanceof HeddleError ? 'info' : 'error';
     log[level]('inbound connection failed', { client: stream.remoteAddress, port: target.port, error });
     metrics.tcpError(tcpErrorLabel(error), target);
-    stream.reset();
+    // A failed handshake closes by itself, behind its alert.
+    if (!(error instanceof HeddleError && HANDSHAKE_ERRORS.has(error.code))) stream.reset();
   }
 }
 
@@ -74,9 +87,10 @@ function isLoopback(address: string): boolean {
 }
 
 async function acceptByPort(stream: Duplex, target: Target, options: AcceptOptions): Promise<void> {
-  const { clock, server, ports } = options;
+  const { clock, server } = options;
+  const policy = await policyOf(stream, target.port, options);
   const identity = options.identity();
-  if (ports.get(target.port).current.protocol.kind === 'opaque') {
+  if (policy.protocol.kind === 'opaque') {
     return server.serve(inboundConnection(stream, undefined, target, { kind: 'none', reason: 'port_skipped' }));
   }
   if (!identity) return server.serve(inboundConnection(stream, undefined, target, { kind: 'disabled' }));
@@ -129,10 +143,18 @@ async function acceptDirect(stream: Duplex, target: Target, options: AcceptOptio
   const { port, sessionProtocol } = decoded.header;
   metrics.transportHeader(sessionProtocol ?? 'none', port, clientId);
   const connection = meshConnection(session, bytes.subarray(decoded.bytesUsed), { address: target.address, port });
-  const { kind } = options.ports.get(port).current.protocol;
+  const { kind } = (await policyOf(session, port, options)).protocol;
   if (kind === 'opaque' || kind === 'tls' || sessionProtocol === null) return server.opaque(connection);
   if (sessionProtocol === 'http2') server.http2(connection);
   else server.http1(connection);
+}
+
+/** The policy of a port that a connection is meant for: its own where that can be had soon. */
+async function policyOf(stream: Duplex, port: number, { ports }: AcceptOptions): Promise<ServerPolicy> {
+  const policy = ports.get(port);
+  const known = policy.whenKnown(POLICY_WAIT_MS);
+  if (known) await unlessGone(stream, known);
+  return policy.current;
 }
 
 function meshConnection(session: TlsDuplex, received: Uint8Array | undefined, target: Target) {

@@ -150,6 +150,26 @@ describe('policies of ports', () => {
     expect(ports.size).toBe(1);
   });
 
+  test('are waited for a little, for what the default permits they may forbid', async () => {
+    const { clock, ports, streams } = make();
+    const answered = ports.get(7000);
+    const waiting = answered.whenKnown(500);
+    expect(waiting).not.toBeNull();
+    streams.at(-1)!.listener.update(server('own'));
+    await waiting;
+    expect(answered.whenKnown(500)).toBeNull();
+
+    const unreachable = ports.get(7001);
+    const failing = unreachable.whenKnown(500);
+    streams.at(-1)!.listener.end({ code: 14, message: 'agent is not connected' });
+    await failing;
+    expect(unreachable.whenKnown(500)).toBeNull();
+
+    const silent = ports.get(7002).whenKnown(500);
+    clock.advance(500);
+    await silent;
+  });
+
   test('are bounded: a scan is refused, ports that the agent names are not', () => {
     const { clock, ports } = make({ ports: [9], discoveryIdleMs: 90_000 });
     for (let port = 1_000; ports.size < PORTS_MAX; port++) ports.get(port);

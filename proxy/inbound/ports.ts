@@ -1,6 +1,6 @@
 // The policies of the pod's ports. Ports that the agent names are watched for ever, others from their first connection
-// until nobody used them for a while. Until the policy service answers, and where it cannot be reached, the default
-// policy holds, so that a connection never waits for the control plane.
+// until nobody used them for a while. Where the policy service cannot be reached, or takes long, the default policy
+// holds, so that a connection never waits long for the control plane.
 
 import { PortSpec } from '#api/gen/inbound.ts';
 import type { WorkerConfig } from '#api/worker-config.ts';
@@ -34,6 +34,11 @@ export interface PortPolicy {
   readonly port: number;
   /** Changes when the policy service says so; the same object means the same policy. */
   readonly current: ServerPolicy;
+  /**
+   * Null when `current` is what the service said, or it cannot be asked. Else resolves when one of the two is so, after
+   * `timeoutMs` at the latest: what the default permits the port's own policy may forbid.
+   */
+  whenKnown(timeoutMs: number): Promise<void> | null;
   /** Calls `listener` when `current` has changed. Returns the cancellation. */
   onChange(listener: (policy: ServerPolicy) => void): () => void;
 }
@@ -77,7 +82,7 @@ export class Ports {
         `watch the policy of port "${port}": ${PORTS_MAX} ports are watched already`,
       );
     }
-    const added = new WatchedPort(port, this.#defaultPolicy(port), () => this.#open(port));
+    const added = new WatchedPort(port, this.#defaultPolicy(port), () => this.#open(port), this.#options.clock);
     this.#ports.set(port, added);
     return added;
   }
@@ -142,14 +147,16 @@ export class Ports {
 class WatchedPort implements PortPolicy {
   readonly port: number;
   readonly #open: () => Watch<ServerPolicy>;
+  readonly #clock: Clock;
   #watch: Watch<ServerPolicy>;
   #default: ServerPolicy;
   #current: ServerPolicy;
   readonly #listeners = new Map<object, (policy: ServerPolicy) => void>();
   #unsubscribe: (() => void) | null = null;
 
-  constructor(port: number, fallback: ServerPolicy, open: () => Watch<ServerPolicy>) {
+  constructor(port: number, fallback: ServerPolicy, open: () => Watch<ServerPolicy>, clock: Clock) {
     this.port = port;
+    this.#clock = clock;
     this.#default = fallback;
     this.#current = fallback;
     this.#open = open;
@@ -158,6 +165,19 @@ class WatchedPort implements PortPolicy {
 
   get current(): ServerPolicy {
     return this.#watch.value ?? this.#default;
+  }
+
+  whenKnown(timeoutMs: number): Promise<void> | null {
+    if (this.#watch.isSettled) return null;
+    return new Promise((resolve) => {
+      const done = (): void => {
+        timer.cancel();
+        cancel();
+        resolve();
+      };
+      const cancel = this.#watch.subscribe(done);
+      const timer = this.#clock.after(timeoutMs, done);
+    });
   }
 
   onChange(listener: (policy: ServerPolicy) => void): () => void {

@@ -429,6 +429,14 @@ describe('policies of the stream', () => {
     return { ...rig, application };
   }
 
+  test('judge the very first request of a port, whatever the default would permit', async () => {
+    const rig = await ready({ defaultPolicy: 'all-unauthenticated' });
+    const application = await httpApplication();
+    rig.agent.setPolicy(application.port, server({ authorizations: [] }));
+    expect((await request(rig.sockets, application.port)).status).toBe(403);
+    expect(application.seen).toEqual([]);
+  });
+
   test("permit by identity, each route under its own authorizations and the server's", async () => {
     const rig = await withPolicy({
       authorizations: [permit('0.0.0.0/0', [API])],
