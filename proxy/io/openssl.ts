@@ -22,10 +22,13 @@ export const SSL_MODE_RELEASE_BUFFERS = 0x10n;
 /** Only the given chain is sent, never one made up from the anchors. */
 export const SSL_MODE_NO_AUTO_CHAIN = 0x8n;
 export const SSL_OP_NO_TICKET = 1n << 14n;
+export const SSL_OP_NO_TX_CERTIFICATE_COMPRESSION = 1n << 32n;
+export const SSL_OP_NO_RX_CERTIFICATE_COMPRESSION = 1n << 33n;
 export const SSL_VERIFY_PEER = 1;
 export const SSL_ERROR_SSL = 1;
 export const SSL_ERROR_WANT_READ = 2;
 export const SSL_ERROR_ZERO_RETURN = 6;
+export const SSL_KEY_UPDATE_NOT_REQUESTED = 0;
 export const SSL_TLSEXT_ERR_OK = 0;
 export const SSL_TLSEXT_ERR_NOACK = 3;
 export const X509_V_FLAG_PARTIAL_CHAIN = 0x80000n;
@@ -85,6 +88,7 @@ function load() {
       SSL_do_handshake: { arguments: ['u64'], return: 'i32' },
       SSL_read: { arguments: ['u64', 'u64', 'i32'], return: 'i32' },
       SSL_write: { arguments: ['u64', 'u64', 'i32'], return: 'i32' },
+      SSL_key_update: { arguments: ['pointer', 'i32'], return: 'i32' },
       SSL_shutdown: { arguments: ['u64'], return: 'i32' },
       SSL_get_error: { arguments: ['u64', 'i32'], return: 'i32' },
       ERR_get_error: { arguments: [], return: 'u64' },

@@ -71,16 +71,20 @@ export function keepOutgoing(bytes: Uint8Array): void {
 /** Writes everything that waits. A stream's `write` calls nobody back, so nothing is added meanwhile. */
 function flushAll(): void {
   isFlushScheduled = false;
-  for (let index = 0; index < owners.length; index++) {
-    const start = starts[index]!;
-    const end = ends[index]!;
-    if (end > start) owners[index]?.send(memories[index]!.subarray(start, end));
+  try {
+    for (let index = 0; index < owners.length; index++) {
+      const start = starts[index]!;
+      const end = ends[index]!;
+      if (end > start) owners[index]?.send(memories[index]!.subarray(start, end));
+    }
+  } finally {
+    // Whatever happened, nothing is written twice.
+    owners.length = 0;
+    memories.length = 0;
+    starts.length = 0;
+    ends.length = 0;
+    filled = base;
   }
-  owners.length = 0;
-  memories.length = 0;
-  starts.length = 0;
-  ends.length = 0;
-  filled = base;
 }
 
 /** Gathers what one stream is to write. */

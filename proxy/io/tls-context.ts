@@ -6,6 +6,9 @@ import type { TlsMaterial } from './tls.ts';
 import { TLS_GROUPS, TLS_SUITES } from './tls-parameters.ts';
 
 const CERTIFICATES_MAX = 1000;
+/** Certificates are short: what would be saved by compressing them is less than what a decompressor could cost. */
+const OPTIONS =
+  ssl.SSL_OP_NO_TICKET | ssl.SSL_OP_NO_TX_CERTIFICATE_COMPRESSION | ssl.SSL_OP_NO_RX_CERTIFICATE_COMPRESSION;
 
 /** A context that sessions are made from; they keep it alive by themselves after `free`. */
 export class OpenSslContext {
@@ -56,7 +59,7 @@ function setParameters(context: ssl.Pointer): void {
     throw new HeddleError('tls-unsupported', `set TLS parameters: ${ssl.takeErrors()}`);
   }
   SSL_CTX_ctrl(context, ssl.SSL_CTRL_SET_SESS_CACHE_MODE, 0n, ssl.NULL);
-  SSL_CTX_set_options(context, ssl.SSL_OP_NO_TICKET);
+  SSL_CTX_set_options(context, OPTIONS);
   SSL_CTX_ctrl(context, ssl.SSL_CTRL_MODE, ssl.SSL_MODE_RELEASE_BUFFERS | ssl.SSL_MODE_NO_AUTO_CHAIN, ssl.NULL);
   // On a server: a certificate is asked for, and must be good when there is one. On a client: it must be good.
   SSL_CTX_set_verify(context, ssl.SSL_VERIFY_PEER, ssl.NULL);

@@ -11,9 +11,11 @@ import { TlsSession } from './tls-session.ts';
 
 export class OpenSslTls implements TlsContext {
   #context: OpenSslContext;
+  readonly #keyUpdateRecords: number | undefined;
 
-  constructor(material: TlsMaterial) {
+  constructor(material: TlsMaterial, options: { keyUpdateRecords?: number } = {}) {
     this.#context = new OpenSslContext(material);
+    this.#keyUpdateRecords = options.keyUpdateRecords;
   }
 
   update(material: TlsMaterial): void {
@@ -26,17 +28,23 @@ export class OpenSslTls implements TlsContext {
     const { promise, resolve, reject } = Promise.withResolvers<TlsDuplex>();
     const handshake = new Handshake(duplex, 'downstream', options.timeoutMs, signal, { resolve, reject });
     if (!this.#context.canAccept) handshake.fail('tls-not-ready', 'expected a certificate of our own');
-    else handshake.accept(this.#context.pointer, options);
+    else handshake.accept((role) => this.#session(duplex, role), options);
     return promise;
   }
 
   connect(duplex: Duplex, options: TlsConnectOptions, signal?: AbortSignal): Promise<TlsDuplex> {
     const { promise, resolve, reject } = Promise.withResolvers<TlsDuplex>();
     const handshake = new Handshake(duplex, 'upstream', options.timeoutMs, signal, { resolve, reject });
-    handshake.connect(this.#context.pointer, options);
+    handshake.connect((role) => this.#session(duplex, role), options);
     return promise;
   }
+
+  #session(duplex: Duplex, role: 'client' | 'server'): TlsSession {
+    return new TlsSession(duplex, this.#context.pointer, role, this.#keyUpdateRecords);
+  }
 }
+
+type MakeSession = (role: 'client' | 'server') => TlsSession;
 
 interface Settlers {
   resolve(duplex: TlsDuplex): void;
@@ -77,17 +85,17 @@ class Handshake {
     signal?.addEventListener('abort', this.#onAbort, { once: true });
   }
 
-  accept(context: ssl.Pointer, options: TlsAcceptOptions): void {
+  accept(makeSession: MakeSession, options: TlsAcceptOptions): void {
     if (this.#isSettled) return;
     this.#alpn = options.alpn ?? [];
-    this.#session = new TlsSession(this.#duplex, context, 'server');
+    this.#session = makeSession('server');
     this.#session.handshake((fed) => this.#step(fed), options.received);
   }
 
-  connect(context: ssl.Pointer, options: TlsConnectOptions): void {
+  connect(makeSession: MakeSession, options: TlsConnectOptions): void {
     if (this.#isSettled) return;
     this.#identity = options.identity ?? options.serverName;
-    this.#session = new TlsSession(this.#duplex, context, 'client');
+    this.#session = makeSession('client');
     const { SSL_ctrl, SSL_set_alpn_protos } = ssl.openssl();
     const name = ssl.cString(options.serverName);
     const isNamed = SSL_ctrl(this.#session.pointer, ssl.SSL_CTRL_SET_TLSEXT_HOSTNAME, 0n, name.address) === 1n;
@@ -106,12 +114,17 @@ class Handshake {
   /** Ends the attempt and the stream. */
   fail(code: string, reason: string, cause?: unknown): void {
     if (this.#isSettled) return;
+    const error = this.#reject(code, reason, cause);
+    if (this.#session === null) this.#duplex.reset(error);
+    else this.#session.reset(error);
+  }
+
+  #reject(code: string, reason: string, cause?: unknown): HeddleError {
     this.#settle();
     const retry = this.#source === 'upstream' && code !== 'tls-aborted' ? 'yes' : 'no';
     const error = new HeddleError(code, `TLS handshake: ${reason}`, { source: this.#source, retry, cause });
-    if (this.#session === null) this.#duplex.reset(error);
-    else this.#session.reset(error);
     this.#settlers.reject(error);
+    return error;
   }
 
   #step(fed: boolean): void {
@@ -145,15 +158,20 @@ class Handshake {
     this.#settlers.resolve(session);
   }
 
-  /** OpenSSL gave up, and has an alert for the peer. */
+  /** OpenSSL gave up, and has an alert for the peer: a reset could overtake it. */
   #refused(session: TlsSession): void {
     const { SSL_get_verify_result, X509_verify_cert_error_string } = ssl.openssl();
     const verified = SSL_get_verify_result(session.pointer);
     const reason = ssl.takeErrors();
     sharedBios().discardIncoming();
-    session.flush();
-    if (verified === ssl.X509_V_OK) this.fail('tls-handshake-failed', reason);
-    else this.fail('tls-peer-unverified', `verify the peer: ${ssl.textAt(X509_verify_cert_error_string(verified))}`);
+    const error =
+      verified === ssl.X509_V_OK
+        ? this.#reject('tls-handshake-failed', reason)
+        : this.#reject(
+            'tls-peer-unverified',
+            `verify the peer: ${ssl.textAt(X509_verify_cert_error_string(verified))}`,
+          );
+    session.fail(error);
   }
 
   #settle(): void {

@@ -19,6 +19,12 @@ const FEED_BYTES_MAX = 65_536;
 /** Room for what is encrypted at once. */
 const FLUSH_BYTES = 131_072;
 
+/**
+ * Records under one key before our sending key is renewed. AES-GCM is good for 2^24.5 of the largest size (RFC 8446
+ * section 5.5), and OpenSSL does not count.
+ */
+export const KEY_UPDATE_RECORDS = 2 ** 23;
+
 /** What the handshake made of a session. */
 export interface TlsFacts {
   peerIdentities: readonly string[];
@@ -33,6 +39,8 @@ export class TlsSession implements TlsDuplex, DuplexListener {
   serverName: string | null = null;
   bytesRead = 0;
   bytesWritten = 0;
+  /** How often our sending key was renewed. */
+  keyUpdates = 0;
   readonly #inner: Duplex;
   readonly #bios: SharedBios;
   #session: ssl.Pointer;
@@ -47,11 +55,15 @@ export class TlsSession implements TlsDuplex, DuplexListener {
   #closeError: HeddleError | null = null;
   /** Cleartext that came while paused: a read's worth at most. */
   readonly #early: Buffer[] = [];
+  readonly #keyUpdateRecords: number;
+  /** Records sent under the present key. */
+  #records = 0;
 
   /** `context` is an SSL_CTX. The stream's listener is taken; it stays paused. */
-  constructor(inner: Duplex, context: ssl.Pointer, role: 'client' | 'server') {
+  constructor(inner: Duplex, context: ssl.Pointer, role: 'client' | 'server', keyUpdateRecords = KEY_UPDATE_RECORDS) {
     const { SSL_new, SSL_set_bio, BIO_up_ref, SSL_set_accept_state, SSL_set_connect_state } = ssl.openssl();
     this.#inner = inner;
+    this.#keyUpdateRecords = keyUpdateRecords;
     this.#bios = sharedBios();
     this.#session = SSL_new(context);
     assert(this.#session !== ssl.NULL, 'SSL_new has memory');
@@ -170,7 +182,7 @@ export class TlsSession implements TlsDuplex, DuplexListener {
 
   onEnd(): void {
     if (this.#handshake !== null) this.#handshake(false);
-    else if (!this.#hasPeerEnded) this.#fail(tlsError('tls-truncated', 'expected close_notify before the end'));
+    else if (!this.#hasPeerEnded) this.fail(tlsError('tls-truncated', 'expected close_notify before the end'));
   }
 
   onDrain(): void {
@@ -191,16 +203,24 @@ export class TlsSession implements TlsDuplex, DuplexListener {
     const { SSL_write, BIO_read } = ssl.openssl();
     // Before anything is encrypted: making room may write another session's bytes.
     outgoingRoom(FLUSH_BYTES);
+    this.#records += Math.ceil(bytes.length / RECORD_BYTES_MAX);
+    if (this.#records > this.#keyUpdateRecords) this.#updateKey();
     const written = SSL_write(this.#session, this.#bios.addressOf(bytes), bytes.length);
     if (written !== bytes.length) {
       const error = tlsError('tls-failed', `encrypt: ${ssl.takeErrors()}`);
-      process.nextTick(() => this.#fail(error));
+      process.nextTick(() => this.fail(error));
       return true;
     }
     this.bytesWritten += bytes.length;
     // One read takes everything but what is larger than its room.
     const goesOn = this.#send(BIO_read);
     return bytes.length < FLUSH_BYTES / 2 ? goesOn : this.flush() && goesOn;
+  }
+
+  /** The update leaves with the next record, under the old key (RFC 8446 section 4.6.3). */
+  #updateKey(): void {
+    this.#records = 0;
+    this.keyUpdates += ssl.openssl().SSL_key_update(this.#session, ssl.SSL_KEY_UPDATE_NOT_REQUESTED);
   }
 
   #send(read: (bio: bigint, to: bigint, length: number) => number): boolean {
@@ -233,7 +253,7 @@ export class TlsSession implements TlsDuplex, DuplexListener {
     }
     this.bytesRead += filled;
     if (filled > 0) this.#deliver(clear.bytes, filled);
-    if (fault !== null) this.#fail(fault);
+    if (fault !== null) this.fail(fault);
     else if (this.#hasPeerEnded) this.#peerEnded();
   }
 
@@ -266,8 +286,8 @@ export class TlsSession implements TlsDuplex, DuplexListener {
     if (this.#hasPeerEnded && !this.#isEndDue && this.#hasEnded && !this.#isClosed) this.#inner.abandon();
   }
 
-  /** The session is broken: what OpenSSL says to it leaves, then the stream closes. */
-  #fail(error: HeddleError): void {
+  /** The session is broken: what OpenSSL says to it leaves, then the stream closes (RFC 8446 section 6.2). */
+  fail(error: HeddleError): void {
     if (this.#isClosed) return;
     this.flush();
     this.#isClosed = true;

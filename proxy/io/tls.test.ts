@@ -13,6 +13,8 @@ import { listenLoopback, tcpPair } from './testing/tcp-pair.ts';
 import { createTlsContext, type TlsConnectOptions, type TlsContext, type TlsDuplex } from './tls.ts';
 import { OpenSslContext } from './tls-context.ts';
 import { hasIdentity, identitiesOf } from './tls-identity.ts';
+import { OpenSslTls } from './tls-openssl.ts';
+import type { TlsSession } from './tls-session.ts';
 
 const SERVER = 'web.shop.serviceaccount.identity.heddle.cluster.local';
 const CLIENT = 'cart.shop.serviceaccount.identity.heddle.cluster.local';
@@ -288,6 +290,28 @@ describe('a context', () => {
       expect.objectContaining({ code: 'tls-material-invalid' }),
     );
     const [client, server] = await established(clientContext, context);
+    client.reset();
+    server.reset();
+  });
+});
+
+describe('a long session', () => {
+  test('renews its keys, both ways, and the peer follows', async () => {
+    const material = { anchorsPem: anchorPem, certificate: serverLeaf };
+    const eager = new OpenSslTls(material, { keyUpdateRecords: 5 });
+    const [client, server] = await established(eager, eager, { serverName: SERVER });
+    const [left, right] = [new Recorder(client), new Recorder(server)];
+    client.resume();
+    server.resume();
+    for (let index = 0; index < 100; index++) {
+      client.write(Buffer.from(`to server ${index};`));
+      server.write(pattern(20_000, index));
+      if (index % 10 === 0) await turns(1);
+    }
+    await until(() => left.bytes === 2_000_000 && right.received.toString().endsWith('to server 99;'));
+    expect((client as TlsSession).keyUpdates).toBeGreaterThan(10);
+    expect((server as TlsSession).keyUpdates).toBeGreaterThan(20);
+    expect(left.received.subarray(-20_000).equals(pattern(20_000, 99))).toBe(true);
     client.reset();
     server.reset();
   });

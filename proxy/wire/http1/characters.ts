@@ -57,3 +57,8 @@ function hex(): Uint8Array {
 export function latin1(bytes: Uint8Array, start: number, end: number): string {
   return (bytes as Uint8Array & { latin1Slice(start: number, end: number): string }).latin1Slice(start, end);
 }
+
+/** The same latin1 text in memory of its own: V8 keeps the text that a substring was taken from. */
+export function ownCopy(text: string): string {
+  return Buffer.from(text, 'latin1').toString('latin1');
+}

@@ -4,7 +4,7 @@
 import type { RequestHead } from '../../http.ts';
 import { HeaderList } from '../headers.ts';
 import { BodyReader, type BodySink } from './body-reader.ts';
-import { AUTHORITY } from './characters.ts';
+import { AUTHORITY, ownCopy } from './characters.ts';
 import { Http1Error } from './error.ts';
 import { HeadReader } from './head-reader.ts';
 import { HTTP1_LIMITS, type Http1Limits } from './limits.ts';
@@ -27,6 +27,8 @@ export class RequestDecoder {
   readonly #head: HeadReader;
   readonly #body: BodyReader;
   #isInBody = false;
+  /** The last authority: most requests of a connection have the same. */
+  #authority = '';
 
   constructor(limits: Http1Limits = HTTP1_LIMITS) {
     this.#line = new RequestLine(limits.targetBytesMax);
@@ -97,7 +99,7 @@ export class RequestDecoder {
     return {
       method,
       scheme: target.scheme,
-      authority: target.authority ?? host ?? '',
+      authority: this.#own(target.authority ?? host ?? ''),
       path: target.path,
       version: minorVersion === 1 ? 'HTTP/1.1' : 'HTTP/1.0',
       headers,
@@ -105,6 +107,12 @@ export class RequestDecoder {
       upgrade: this.#upgrade(method, minorVersion, bodyBytes),
       isAbsoluteForm: target.isAbsoluteForm,
     };
+  }
+
+  /** Authorities live on in caches and labels, and must not keep the text of a whole head alive there. */
+  #own(authority: string): string {
+    if (authority !== this.#authority) this.#authority = ownCopy(authority);
+    return this.#authority;
   }
 
   /** Framing of requests, RFC 9112 section 6.3, with every doubtful combination refused. */
