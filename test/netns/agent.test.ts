@@ -106,31 +106,33 @@ describe.each(['ebpf', 'nftables'] as const)('agent with %s', (kind) => {
   });
 
   test('a pod that passed without an agent joins, also where the runtime did not tell its UID', async () => {
-    const late = node.network.addPod('late');
-    node.applyPod('shop', 'late');
+    const missedPod = node.network.addPod('missed');
+    node.applyPod('shop', 'missed');
     const record = {
       v: CNI_MESSAGE_VERSION,
       kind: 'missed',
-      containerId: 'c-late',
+      containerId: 'c-missed',
       ifName: 'eth0',
       network: 'hdlnet',
-      netnsPath: late.netnsPath,
-      netnsInode: Number(netnsInode(late.netnsPath)),
-      pod: { namespace: 'shop', name: 'late', uid: '' },
+      netnsPath: missedPod.netnsPath,
+      netnsInode: Number(netnsInode(missedPod.netnsPath)),
+      pod: { namespace: 'shop', name: 'missed', uid: '' },
       annotations: {},
-      ips: [late.ipv4, late.ipv6],
+      ips: [missedPod.ipv4, missedPod.ipv6],
       cause: 'test',
       timeMs: 1,
       pluginVersion: 'test',
     };
     const missed = path.join(node.runDir, CniRunFile.missed);
     mkdirSync(missed, { recursive: true });
-    writeFileSync(path.join(missed, 'c-late.json'), JSON.stringify(record));
-    await expect.poll(async () => (await node.pods()).find(({ name }) => name === 'late')?.state, POLL).toBe('meshed');
+    writeFileSync(path.join(missed, 'c-missed.json'), JSON.stringify(record));
+    await expect
+      .poll(async () => (await node.pods()).find(({ name }) => name === 'missed')?.state, POLL)
+      .toBe('meshed');
     // Every entry is the directory of one pod: an empty UID would be the directory of all.
     expect(listFiles(path.join(node.runDir, 'workers')).every((name) => name.startsWith('uid-'))).toBe(true);
-    expect((await node.cni('DEL', late, { namespace: 'shop', name: 'late' })).status).toBe(0);
-    await expect.poll(() => existsSync(path.join(node.runDir, 'workers/uid-late')), POLL).toBe(false);
+    expect((await node.cni('DEL', missedPod, { namespace: 'shop', name: 'missed' })).status).toBe(0);
+    await expect.poll(() => existsSync(path.join(node.runDir, 'workers/uid-missed')), POLL).toBe(false);
   });
 
   test('an ADD that fails while the worker is set up leaves no listener behind', async () => {
