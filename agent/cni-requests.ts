@@ -48,8 +48,11 @@ export class CniRequests implements CniHandler {
       }
       if (early.kind === 'meshed') outcome = 'meshed';
       const desired = await reconciler.add(sandbox, netnsFd, deadlineMs - performance.now(), signal);
-      const warnings = 'problems' in desired ? desired.problems : [];
-      return cniDone(desired.kind === 'meshed' ? 'meshed' : 'unmeshed', warnings);
+      // Another sandbox of the pod may have been waited for, and the pod may have changed meanwhile.
+      if (desired.kind === 'unknown' || desired.kind === 'waiting') {
+        return cniFailed(CniCode.tryAgainLater, `${desired.reason}: the runtime tries again`, { outcome });
+      }
+      return cniDone(desired.kind, [...desired.problems]);
     } catch (error) {
       const code = codeOf(error);
       log.error('pod was not added', { pod: `${request.pod.namespace}/${request.pod.name}`, code, error });
