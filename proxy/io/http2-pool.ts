@@ -146,7 +146,10 @@ class Pool implements Http2Pool {
       onGone: (error) => {
         deadline.cancel();
         onConnectionClosed?.(duplex, error);
-        if (!connection.isEstablished) this.#onFailed(error ?? unestablished('closed before it sent SETTINGS'));
+        if (connection.isEstablished) return;
+        // Whose fault a failed write is, only who knows the peer can say.
+        const isToldWhose = error !== null && error.source === 'upstream';
+        this.#onFailed(isToldWhose ? error : unestablished('closed before it sent SETTINGS', error));
       },
     });
     const deadline = clock.after(SETTINGS_TIMEOUT_MS, () => {
@@ -190,6 +193,6 @@ class Pool implements Http2Pool {
   }
 }
 
-function unestablished(what: string): HeddleError {
-  return new HeddleError('h2-not-established', `the peer ${what}`, { source: 'upstream', retry: 'yes' });
+function unestablished(what: string, cause?: HeddleError | null): HeddleError {
+  return new HeddleError('h2-not-established', `the peer ${what}`, { source: 'upstream', retry: 'yes', cause });
 }

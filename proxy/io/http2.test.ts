@@ -228,6 +228,18 @@ describe('a pool against a server over TCP', () => {
   });
 });
 
+test('a peer that resets the connection before its SETTINGS is at fault, and requests may go elsewhere', async () => {
+  const server = net.createServer((socket) =>
+    socket.on('error', () => {}).once('data', () => socket.resetAndDestroy()),
+  );
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+  cleanups.push(() => server.close());
+  const { port } = server.address() as net.AddressInfo;
+  const connect = () => connectTcp({ address: '127.0.0.1', port, timeoutMs: 2_000 });
+  const { error } = await send(createHttp2Pool({ clock: systemClock, connect }), 1);
+  expect(error).toMatchObject({ code: 'h2-not-established', source: 'upstream', retry: 'yes' });
+});
+
 describe('a reader that does not read', () => {
   test('stops the writer at its windows', async () => {
     let written = 0;
