@@ -36,7 +36,7 @@ export interface PortPolicy {
   readonly current: ServerPolicy;
   /**
    * Null when `current` is what the service said, or it cannot be asked. Else resolves when one of the two is so, after
-   * `timeoutMs` at the latest: what the default permits the port's own policy may forbid.
+   * `timeoutMs` after the first who waited at the latest: what the default permits the port's own policy may forbid.
    */
   whenKnown(timeoutMs: number): Promise<void> | null;
   /** Calls `listener` when `current` has changed. Returns the cancellation. */
@@ -153,6 +153,8 @@ class WatchedPort implements PortPolicy {
   #current: ServerPolicy;
   readonly #listeners = new Map<object, (policy: ServerPolicy) => void>();
   #unsubscribe: (() => void) | null = null;
+  /** A service that says nothing delays the first connections, not every one. */
+  #waitEndsMs: number | null = null;
 
   constructor(port: number, fallback: ServerPolicy, open: () => Watch<ServerPolicy>, clock: Clock) {
     this.port = port;
@@ -169,6 +171,10 @@ class WatchedPort implements PortPolicy {
 
   whenKnown(timeoutMs: number): Promise<void> | null {
     if (this.#watch.isSettled) return null;
+    const nowMs = this.#clock.nowMs();
+    this.#waitEndsMs ??= nowMs + timeoutMs;
+    const leftMs = this.#waitEndsMs - nowMs;
+    if (leftMs <= 0) return null;
     return new Promise((resolve) => {
       const done = (): void => {
         timer.cancel();
@@ -176,7 +182,7 @@ class WatchedPort implements PortPolicy {
         resolve();
       };
       const cancel = this.#watch.subscribe(done);
-      const timer = this.#clock.after(timeoutMs, done);
+      const timer = this.#clock.after(leftMs, done);
     });
   }
 
