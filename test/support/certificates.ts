@@ -37,6 +37,37 @@ export function makeLeaf(authority: TestCertificate, names: readonly string[]): 
   });
 }
 
+/** Makes a leaf that was valid until yesterday. The command takes dates in its `ca` mode only. */
+export function makeExpiredLeaf(authority: TestCertificate, names: readonly string[]): TestCertificate {
+  return inTemporaryDirectory((directory) => {
+    const config = [
+      ...['[ca]', 'default_ca=main', '[main]', 'database=index.txt', 'new_certs_dir=.', 'rand_serial=yes'],
+      ...['default_md=sha256', 'policy=any', 'x509_extensions=leaf', '[any]', 'commonName=optional', '[leaf]'],
+      ...['basicConstraints=critical,CA:FALSE', 'extendedKeyUsage=serverAuth,clientAuth'],
+      `subjectAltName=${names.join(',')}`,
+    ];
+    writeFileSync(path.join(directory, 'ca.cnf'), config.join('\n'));
+    writeFileSync(path.join(directory, 'index.txt'), '');
+    writeFileSync(path.join(directory, 'ca.pem'), authority.certificatePem);
+    writeFileSync(path.join(directory, 'ca-key.pem'), authority.privateKeyPem, { mode: 0o600 });
+    openssl(directory, [
+      ...['req', '-new', '-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:P-256', '-nodes'],
+      ...['-keyout', 'key.pem', '-out', 'request.pem', '-subj', '/CN=expired'],
+    ]);
+    openssl(directory, [
+      ...['ca', '-batch', '-notext', '-config', 'ca.cnf', '-cert', 'ca.pem', '-keyfile', 'ca-key.pem'],
+      ...['-startdate', opensslDate(-2), '-enddate', opensslDate(-1), '-in', 'request.pem', '-out', 'certificate.pem'],
+    ]);
+    return read(directory);
+  });
+}
+
+/** So many days from now, YYYYMMDDHHMMSSZ. */
+function opensslDate(days: number): string {
+  const date = new Date(Date.now() + days * 86_400_000).toISOString();
+  return `${date.replace(/[-:T]/g, '').slice(0, 14)}Z`;
+}
+
 function openssl(directory: string, args: string[]): void {
   execFileSync('openssl', args, { cwd: directory, stdio: ['ignore', 'ignore', 'pipe'], timeout: 20_000 });
 }

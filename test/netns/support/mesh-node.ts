@@ -173,6 +173,8 @@ export class MeshNode {
       controller: true,
     };
     const container = { name: 'c', ports: ports.map((containerPort) => ({ containerPort })) };
+    const account = { namespace, name: serviceAccount };
+    this.apply(`sa-${namespace}-${serviceAccount}`, { apiVersion: 'v1', kind: 'ServiceAccount', metadata: account });
     this.apply(`pod-${namespace}-${name}`, {
       apiVersion: 'v1',
       kind: 'Pod',

@@ -25,6 +25,7 @@ const ANSWERED = 150;
 /** A load that runs from `start` to `stop`, and is printed then. */
 export class RunningLoad {
   readonly what: string;
+  readonly #lab: MeshLab;
   readonly #program: PodProgram<LoadCommand>;
 
   /** Over both address families of the server. Resolves when the first answers are there. */
@@ -33,14 +34,15 @@ export class RunningLoad {
     what: string,
     { client, server, ports }: { client: MeshPod; server: MeshPod; ports: LoadOptions['ports'] },
   ): Promise<RunningLoad> {
-    const load = new RunningLoad(await lab.program<LoadCommand>(client, 'load-program.ts'), what);
+    const load = new RunningLoad(lab, await lab.program<LoadCommand>(client, 'load-program.ts'), what);
     const options: LoadOptions = { hosts: [server.ipv4, server.ipv6], ports, perSecond: LOAD_PER_SECOND };
     await load.#program.call({ op: 'start', options });
     await load.answered(ANSWERED);
     return load;
   }
 
-  private constructor(program: PodProgram<LoadCommand>, what: string) {
+  private constructor(lab: MeshLab, program: PodProgram<LoadCommand>, what: string) {
+    this.#lab = lab;
     this.#program = program;
     this.what = what;
   }
@@ -61,6 +63,7 @@ export class RunningLoad {
     const report = await this.#program.call<LoadReport>({ op: 'stop' });
     await this.#program.stop();
     console.log(describeLoad(this.what, report));
+    if (report.failures.length > 0) console.log(await troubles(this.#lab));
     expect(report.perSecond).toBeGreaterThanOrEqual(200);
     expect(report.onNewConnections).toBe(Math.ceil(report.sent / 2));
     expect(report.ok + report.failures.length).toBe(report.sent);
@@ -76,6 +79,16 @@ export async function metrics(
   const { status, text } = await lab.node.get(page);
   expect(status).toBe(200);
   return readStrictly(text);
+}
+
+/** Errors that workers have counted and the last lines they wrote: why requests failed. */
+export async function troubles(lab: MeshLab): Promise<string> {
+  const families = [...(await metrics(lab)).values()].filter(({ name }) => /_errors_total$/.test(name));
+  const counted = families.flatMap(({ samples }) => samples).filter(({ value }) => value > 0);
+  const lines = (await lab.node.logged()).filter((line) => /"level\\?":\\?"(warn|error)/.test(line)).slice(-12);
+  return [...counted.map(({ name, labels, value }) => `${name} ${JSON.stringify(labels)} ${value}`), ...lines].join(
+    '\n',
+  );
 }
 
 /** What the redirection programs did with connections so far, by outcome. */
