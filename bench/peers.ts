@@ -1,6 +1,7 @@
 // `make bench SUITE=peers`: the data plane beside its peers. Direct, a pair of HAProxy, a pair of Envoy and a pair of
 // Heddle's workers on the real mesh, in one run; rounds are interleaved, and every number is the median of its rounds.
 
+import os from 'node:os';
 import { MeshNode } from '../test/netns/support/mesh-node.ts';
 import type { LoadResult } from './load/result.ts';
 import { type System, startSystems } from './pair/systems.ts';
@@ -24,6 +25,8 @@ export interface Report {
 
 const FAILURES_MAX = 0.001;
 const WARM_UP_SECONDS = 1;
+/** Above this somebody else is at work. */
+const LOAD_MAX = 0.5;
 
 interface Sample {
   result: LoadResult;
@@ -43,6 +46,11 @@ export async function runPeersSuite(
   if (tests.length === 0)
     throw new Error(`no test of these: expected some of ${PEER_TESTS.map(({ name }) => name).join(', ')}`);
   const node = new MeshNode({ directory, label: 'peers' });
+  say(
+    'a request is a message in grpc-stream, a MiB in tcp, a connection in connections; spread is (max - min) / median',
+  );
+  const load = os.loadavg()[0]!;
+  if (load > LOAD_MAX) say(`the machine is busy (load ${load.toFixed(1)}): every latency and rate suffers`);
   say('starting the mesh, the peers and their origins');
   await node.start();
   const systems = await startSystems(node);
@@ -137,6 +145,7 @@ function summarise(
     pssIdleKiB,
     rpsSpread: round(spread(own.map(({ result }) => result.rps))),
     cpuSpread: round(spread(own.map(total).filter((value) => value !== null))),
+    p50Spread: round(spread(own.map(({ result }) => result.p50Ms).filter((value) => value !== null))),
     failures: own.reduce((sum, { result }) => sum + result.failures, 0),
   };
 }
