@@ -39,7 +39,12 @@ describe('what the agent may do, and who may talk to it', () => {
     node.applyNamespace('shop', { [Annotation.inject]: 'enabled' });
     node.applyPod('shop', 'a');
     const podIPs = [{ ip: a.ipv4 }, { ip: a.ipv6 }];
-    const status = { phase: 'Running' as const, podIP: a.ipv4, podIPs, conditions: [{ type: 'Ready', status: 'True' as const }] };
+    const status = {
+      phase: 'Running' as const,
+      podIP: a.ipv4,
+      podIPs,
+      conditions: [{ type: 'Ready', status: 'True' as const }],
+    };
     await new PodStatusWriter(node.manifests).write(
       { namespace: 'shop', name: 'a' },
       { uid: 'uid-a', nodeName: 'n1', status },
